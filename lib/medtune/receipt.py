@@ -1,0 +1,178 @@
+"""The receipt: what a stage did, written last, so that its existence means the stage finished."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from medtune import files
+from medtune.config import Strict
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+PACKAGES = ("medtune", "mlx", "mlx-lm", "mlx-vlm", "transformers", "tokenizers", "numpy", "pillow")
+
+
+@dataclass
+class Receipt:
+    """The facts of one finished stage, as they stand in its JSON file."""
+
+    stage: str
+    config: dict[str, Any]
+    overrides: list[str]
+    inputs: dict[str, str]  # file name: sha256
+    seeds: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+    seconds: float = 0.0
+    commit: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what decides the result: stage, settings and inputs; not when or where it ran."""
+        return files.hash_of([self.stage, self.config, self.inputs])
+
+    @classmethod
+    def read(cls, path: Path) -> Receipt:
+        """Read a receipt; a missing one is a UserError that names the stage to run."""
+        if not path.exists():
+            raise UserError(
+                tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=VERBS.get(path.name, "all"))
+            )
+        return cls(**files.read_json(path))
+
+
+VERBS = {
+    "manifest.json": "data",
+    "training.json": "train",
+    "evaluation.json": "test-model",
+    "deployment.json": "deploy",
+}
+
+
+class AlreadyDone(Exception):
+    """The stage finished before with the same settings and inputs; printed by ``cli``, exit code 0."""
+
+
+@contextmanager
+def stage(
+    path: Path,
+    config: Strict,
+    *,
+    inputs: dict[str, str],
+    overrides: list[str] | None = None,
+    seeds: dict[str, int] | None = None,
+    replace: bool = True,
+    redo: str = "",
+) -> Iterator[Receipt]:
+    """Run a stage whose receipt is ``path`` (its stem names the stage) and write the receipt when it succeeded.
+
+    ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone. With
+    ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on.
+    """
+    receipt = Receipt(
+        stage=path.stem,
+        config=config.model_dump(mode="json"),
+        overrides=list(overrides or []),
+        inputs=inputs,
+        seeds=seeds or {},
+    )
+    _compare(path, receipt, replace, redo)
+    path.unlink(missing_ok=True)  # from here on the stage is unfinished
+    started = time.time()
+    receipt.started = _moment(started)
+    receipt.commit, receipt.versions, receipt.machine = commit(), versions(), machine()
+    yield receipt
+    receipt.finished = _moment(time.time())
+    receipt.seconds = round(time.time() - started, 3)
+    files.write_json(path, vars(receipt))
+
+
+def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
+    if not path.exists():
+        return
+    earlier = Receipt.read(path)
+    complete = all((path.parent / name).exists() for name in earlier.outputs)
+    if complete and earlier.fingerprint == receipt.fingerprint:
+        os.utime(path)  # newer than its inputs again, for make
+        raise AlreadyDone(tr("{path}: already done with these settings and inputs", path=path))
+    if not replace:
+        raise UserError(f"{path.parent}: {_difference(earlier, receipt)}; {redo}")
+
+
+def _difference(earlier: Receipt, now: Receipt) -> str:
+    if earlier.inputs != now.inputs:
+        changed = sorted(set(earlier.inputs.items()) ^ set(now.inputs.items()))
+        return tr(
+            "holds a finished run on other inputs ({names})", names=", ".join(dict.fromkeys(k for k, _ in changed))
+        )
+    keys = ", ".join(_changed_keys(earlier.config, now.config))
+    return tr("holds a finished run with other settings ({names})", names=keys)
+
+
+def _changed_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = dict.fromkeys([*a, *b])
+        return [name for key in keys for name in _changed_keys(a.get(key), b.get(key), f"{prefix}.{key}".strip("."))]
+    return [] if a == b else [prefix]
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+
+
+def commit() -> str:
+    """The checkout's commit, ``-dirty`` when tracked files differ from it, ``unknown`` outside git."""
+    here = Path(__file__).parent
+    try:
+        sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return sha.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What ran this: system, processor, cores, memory; nothing that names the person."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory / 2**30, 1),
+    }
+
+
+def _processor() -> str:
+    if platform.system() == "Darwin":
+        said = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        return said.stdout.strip() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

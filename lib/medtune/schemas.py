@@ -1,0 +1,175 @@
+"""The schema of each of the four config files; what a key means stands beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from medtune.config import Strict
+from medtune.records import Dimension
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Source(Strict):
+    """One file or folder of raw data and how to read it."""
+
+    path: str
+    layout: str = "auto"  # a module of medtune.layouts, or auto
+    weight: Positive = 1.0  # multiplies every record's weight
+    dimension: Dimension | None = None  # null: as the records say, else vision with images, else accuracy
+    license: str | None = None
+    department: str | None = None
+
+
+class DataConfig(Strict):
+    """data.yaml: sources -> dataset."""
+
+    tokenizer: str  # model folder, Hub id in the local cache or LM Studio key: its tokenizer and processor count tokens
+    sources: list[Source]
+    system_prompt: str  # prepended where a conversation has none; "" for none
+    max_seq_length: Count  # tokens, images included; longer records are rejected, never cut
+    max_image_edge: Annotated[int, Field(ge=32)]  # pixels; larger images are scaled down
+    valid_fraction: Fraction  # of all clusters
+    test_fraction: Fraction
+    seed: int
+    privacy: Literal["off", "reject"]  # reject: records that hold an ID number, a telephone number ...
+    dedup: Literal["off", "exact", "near"]
+
+
+class Optimizer(Strict):
+    """AdamW's settings and the gradient clip."""
+
+    name: Literal["adamw", "adam", "sgd"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    grad_clip: Positive | None  # global norm; null: none
+
+
+class Cosine(Strict):
+    """Warm-up, then half a cosine down to ``final`` times the learning rate."""
+
+    name: Literal["cosine"]
+    warmup: Annotated[int, Field(ge=0)]  # optimizer steps
+    final: Annotated[float, Field(ge=0, le=1)]  # share of the peak learning rate at the last step
+
+
+class Constant(Strict):
+    """The learning rate as it is, after ``warmup`` steps."""
+
+    name: Literal["constant"]
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+
+class Lora(Strict):
+    """Where the adapters sit and how large they are; the multiplier is alpha / rank (rsLoRA: alpha / sqrt(rank))."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Fraction
+    num_layers: int  # the last so many decoder layers; -1: all
+    keys: list[str]  # suffixes of module names, e.g. q_proj
+    rslora: bool = False
+    dora: bool = False
+    plus_ratio: Positive = 1.0  # LoRA+: learning rate of lora_b over that of lora_a
+    neftune: Annotated[float, Field(ge=0)] = 0.0  # noise alpha on the embeddings (Jain et al. 2023); 0: none
+    vision: bool = False  # also the linear layers of the vision tower
+    merger: bool = False  # also the mergers between the vision tower and the language model
+
+    @model_validator(mode="after")
+    def _depth(self) -> Lora:
+        if self.num_layers < 1 and self.num_layers != -1:
+            raise ValueError("num_layers is a count of decoder layers, or -1 for all")
+        return self
+
+
+class Priority(Strict):
+    """How often a dimension is drawn, and what its right and wrong answers weigh."""
+
+    weight: Annotated[float, Field(ge=0)]
+    reward: Positive
+    penalty: Positive
+
+
+class Objective(Strict):
+    """What the loss rewards and punishes."""
+
+    priorities: dict[Dimension, Priority]
+    share: Literal["examples", "loss"]
+    negatives: Literal["auto", "off", "unlikelihood", "apo", "kto", "dpo", "orpo"]
+    beta: Positive = 0.1  # of the preference terms
+    gamma: Annotated[float, Field(ge=0)] = 0.2  # weight of the preference term against the likelihood term
+
+    @model_validator(mode="after")
+    def _complete(self) -> Objective:
+        if set(self.priorities) != {"accuracy", "warmth", "vision"}:
+            raise ValueError("priorities needs accuracy, warmth and vision")
+        if sum(p.weight for p in self.priorities.values()) <= 0:
+            raise ValueError("at least one priority needs a weight above 0")
+        return self
+
+
+class Select(Strict):
+    """Which checkpoint becomes the run's adapters."""
+
+    by: Literal["val_loss", "last"]
+    patience: Count | None  # stop after so many validations without a better one; null: never
+
+
+class TrainConfig(Strict):
+    """train.yaml: dataset -> adapters."""
+
+    base_model: str  # path, Hub id in the local cache or LM Studio key
+    seed: int
+    iters: Count  # optimizer steps
+    batch_size: Count  # examples per step, over all machines
+    grad_accumulation_steps: Count  # micro-batches a step is cut into: less memory, the same result
+    optimizer: Optimizer
+    lr_schedule: Annotated[Cosine | Constant, Field(discriminator="name")]
+    lora: Lora
+    objective: Objective
+    steps_per_report: Count
+    steps_per_eval: Count
+    save_every: Count
+    select: Select
+    trunk_cache: Literal["auto", "on", "off"]
+    grad_checkpoint: Literal["auto", "on", "off"]
+    keep_last: Count = 10  # numbered checkpoints kept; the best one always is
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainConfig:
+        if self.batch_size % self.grad_accumulation_steps:
+            raise ValueError("batch_size must be a multiple of grad_accumulation_steps")
+        return self
+
+
+class Gate(Strict):
+    """What the tuned model must reach before it is deployed: tuned minus baseline, in points of the score 0..1."""
+
+    accuracy: float
+    warmth: float
+    vision: float
+
+
+class EvalConfig(Strict):
+    """eval.yaml: adapters + dataset -> evaluation."""
+
+    bench: str  # folder with the recommended cases, see data/bench
+    max_tokens: Count  # generated per answer
+    batch_size: Count
+    max_items: Count | None  # of the test split, drawn per dimension; null: all
+    seed: int
+    gate: Gate
+
+
+class DeployConfig(Strict):
+    """deploy.yaml: adapters -> a folder LM Studio loads."""
+
+    publisher: str
+    name: str
+    precision: Literal["keep", "bf16", "8bit", "4bit", "auto"]  # of the adapted matrices
+    system_prompt: Literal["training", "none"] | Any  # a default system prompt built into the chat template
+    home: str  # LM Studio's home; "": found by LM Studio's rules
