@@ -1,0 +1,172 @@
+"""The base model: where its folder is, what its files say, and the model itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medtune import files
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+ALLOW_DOWNLOAD = "MEDTUNE_ALLOW_DOWNLOAD"
+SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
+
+
+def find(name: str) -> Base:
+    """The base model called ``name``: a folder, a Hub id in the local cache, or an LM Studio key.
+
+    Nothing is downloaded unless the environment says ``MEDTUNE_ALLOW_DOWNLOAD=1`` (`make train ALLOW_DOWNLOAD=1`).
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _checked(name, folder)
+    looked = [str(folder)]
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        for place in (_lmstudio_folder(name), _hub_folder(name)):
+            if place and place.is_dir():
+                return _checked(name, place)
+            looked += [str(place)] if place else []
+        if os.environ.get(ALLOW_DOWNLOAD) == "1":
+            return _checked(name, _download(name))
+    raise UserError(
+        tr(
+            "{name}: no such model here (looked in {places}); download it in LM Studio, or run the same make command "
+            "with ALLOW_DOWNLOAD=1",
+            name=name,
+            places=", ".join(looked),
+        )
+    )
+
+
+def _checked(name: str, folder: Path) -> Base:
+    if not (folder / "config.json").exists():
+        raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
+    return Base(name, folder)
+
+
+def _lmstudio_folder(key: str) -> Path | None:
+    from medtune import lmstudio
+
+    models = lmstudio.models_folder()
+    return models / key if models else None
+
+
+def _hub_folder(name: str) -> Path | None:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(tr("{name}: the download failed ({error})", name=name, error=error)) from error
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's folder, read lazily; hashes tell whether two stages speak of the same model."""
+
+    name: str  # as the person wrote it
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.json."""
+        return files.read_json(self.path / "config.json")
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """Hash of the files that decide how text becomes tokens."""
+        return self._hash(TOKENIZER_FILES)
+
+    @cached_property
+    def processor_hash(self) -> str:
+        """Hash of the files that decide how an image becomes patches."""
+        return self._hash(PROCESSOR_FILES)
+
+    @cached_property
+    def template_hash(self) -> str:
+        """Hash of the chat template's text."""
+        return files.hash_of(self.chat_template)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """Hash of config and weights: each file's size, header and 64 spread samples of 1 MiB.
+
+        Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole.
+        """
+        shards = sorted(self.path.glob("*.safetensors"))
+        if not shards:
+            raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=self.path))
+        return files.hash_of([self.config, [[shard.name, _sampled_hash(shard)] for shard in shards]])
+
+    @cached_property
+    def chat_template(self) -> str:
+        """The Jinja text of the conversation format, from wherever the model keeps it."""
+        jinja = self.path / "chat_template.jinja"
+        if jinja.exists():
+            return jinja.read_text(encoding="utf-8")
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            if (self.path / name).exists():
+                template = files.read_json(self.path / name).get("chat_template")
+                if isinstance(template, str):
+                    return template
+        raise UserError(tr("{folder}: no chat template; download the model again", folder=self.path))
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """config.json's quantization (bits, group_size, per-layer settings), None for a float model."""
+        return self.config.get("quantization") or self.config.get("quantization_config")
+
+    def processor(self) -> Any:
+        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``."""
+        from mlx_vlm.utils import load_processor
+
+        return load_processor(self.path, add_detokenizer=False)
+
+    def load(self) -> nn.Module:
+        """The model, lazily loaded, in inference mode, in the dtype this machine computes in."""
+        from mlx_vlm.utils import load_model
+
+        from medtune import engine
+
+        model = load_model(self.path, lazy=True)
+        dtype = engine.compute_dtype()
+        if dtype is not None:
+            model.set_dtype(dtype)
+        model.eval()
+        return model
+
+    def _hash(self, names: tuple[str, ...]) -> str:
+        return files.hash_of([[name, files.sha256(self.path / name)] for name in names if (self.path / name).exists()])
+
+
+def _sampled_hash(shard: Path) -> str:
+    import hashlib
+
+    size = shard.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    step = max(SAMPLE_BYTES, size // SAMPLES)
+    with open(shard, "rb") as file:
+        for offset in range(0, size, step):
+            file.seek(offset)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()

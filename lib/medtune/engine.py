@@ -1,0 +1,116 @@
+"""The MLX runtime: OpenBLAS before MLX on Linux, and a probe that the libraries are the ones this code was written for.
+
+Import this module and call ``start`` before anything imports ``mlx.core``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib
+import re
+import sys
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+# What the code calls, by the distribution that has it: (distribution, module, attribute).
+USED = (
+    ("mlx", "mlx.core", "compile"),
+    ("mlx", "mlx.core.fast", "scaled_dot_product_attention"),
+    ("mlx", "mlx.utils", "tree_unflatten"),
+    ("mlx-lm", "mlx_lm", "load"),
+    ("mlx-vlm", "mlx_vlm.utils", "load_model"),
+    ("mlx-vlm", "mlx_vlm.utils", "load_processor"),
+    ("mlx-vlm", "mlx_vlm.trainer.peft.lora_layers", "LoRALinear"),
+    ("mlx-vlm", "mlx_vlm.trainer.peft.lora_layers", "LoRASwitchLinear"),
+    ("mlx-vlm", "mlx_vlm.trainer.peft.dora_layers", "DoRALinear"),
+    ("mlx-vlm", "mlx_vlm.models.base", "InputEmbeddingsFeatures"),
+    ("mlx-vlm", "mlx_vlm.models.qwen3_vl", "Model"),
+    ("mlx-vlm", "mlx_vlm.models.qwen3_vl_moe", "Model"),
+    ("mlx-vlm", "mlx_vlm.models.cache", "make_prompt_cache"),
+)
+
+
+@cache
+def start() -> str:
+    """Load OpenBLAS where it helps, probe the libraries, print one line and return it. Does so once per process."""
+    blas = _load_openblas()
+    probe()
+    import mlx.core as mx
+
+    device = "Metal" if mx.metal.is_available() else str(mx.default_device()).removeprefix("Device(").split(",")[0]
+    names = ", ".join(f"{name} {metadata.version(name)}" for name in ("mlx", "mlx-lm", "mlx-vlm"))
+    line = f"{names} · {device}{f' · {blas}' if blas else ''}"
+    print(line, flush=True)
+    return line
+
+
+def probe() -> None:
+    """Raise a UserError naming every API this code uses that is missing, and the pin that has it."""
+    missing = [(dist, f"{module}.{name}") for dist, module, name in USED if not _has(module, name)]
+    if not missing:
+        return
+    pins = sorted({_pin(dist) for dist, _ in missing})
+    apis = ", ".join(api for _, api in missing)
+    found = ", ".join(f"{dist} {_version(dist)}" for dist in dict.fromkeys(dist for dist, _ in missing))
+    raise UserError(
+        tr(
+            "{found}: {apis} is missing; install the proven version: {python} -m pip install {pins}",
+            found=found,
+            apis=apis,
+            python=sys.executable,
+            pins=" ".join(f"'{pin}'" for pin in pins),
+        )
+    )
+
+
+def _has(module: str, name: str) -> bool:
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return False
+
+
+def _version(dist: str) -> str:
+    try:
+        return metadata.version(dist)
+    except metadata.PackageNotFoundError:
+        return tr("not installed")
+
+
+def _pin(dist: str) -> str:
+    """The exact requirement of this package on ``dist`` for this system, e.g. ``mlx-vlm==0.7.10``."""
+    wanted = f"sys_platform == '{sys.platform}'"
+    for requirement in metadata.requires("medtune") or []:
+        spec, _, marker = requirement.partition(";")
+        name = re.split(r"[\[=<>! ]", spec, maxsplit=1)[0]
+        if name == dist and "extra" not in marker and (not marker or wanted in marker.replace('"', "'")):
+            return spec.strip()
+    return dist
+
+
+def _load_openblas() -> str:
+    """MLX's Linux wheel brings reference BLAS; symbols loaded globally before it are used instead (60 times faster)."""
+    if not sys.platform.startswith("linux"):
+        return ""
+    if "mlx.core" in sys.modules:
+        return "BLAS: as loaded before"
+    try:
+        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        return tr("OpenBLAS not found: much slower on this CPU (Debian: apt-get install libopenblas0-pthread)")
+    return "OpenBLAS"
+
+
+def compute_dtype() -> mx.Dtype | None:
+    """float32 on a CPU, where half precision is pathologically slow; None elsewhere: as the model is stored."""
+    import mlx.core as mx
+
+    return mx.float32 if mx.default_device().type == mx.DeviceType.cpu else None
