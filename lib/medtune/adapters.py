@@ -1,0 +1,205 @@
+"""LoRA adapters: where they attach, what they are, and the portable folder mlx-lm and mlx-vlm both load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_vlm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+from mlx_vlm.trainer.peft.dora_layers import DoRALinear
+from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
+
+from medtune import files
+from medtune.anatomy import Anatomy
+from medtune.errors import UserError, raise_all
+from medtune.schemas import Lora
+
+WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
+LINEAR = (nn.Linear, nn.QuantizedLinear)
+SWITCH = (SwitchLinear, QuantizedSwitchLinear)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What a portable adapter_config.json says; ``keys`` are full module paths, ``scale`` the raw multiplier."""
+
+    rank: int
+    scale: float
+    dropout: float
+    keys: tuple[str, ...]
+    dora: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys both libraries read; ``num_layers: -1`` makes them go by full paths."""
+        return {
+            "fine_tune_type": "dora" if self.dora else "lora",
+            "num_layers": -1,
+            "lora_parameters": {
+                "rank": self.rank,
+                "scale": self.scale,
+                "dropout": self.dropout,
+                "keys": list(self.keys),
+            },
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> AdapterConfig:
+        """Read a folder's adapter_config.json; one that does not name full paths is refused."""
+        path = folder / CONFIG
+        raw = files.read_json(path)
+        parameters = raw.get("lora_parameters", {})
+        missing = [key for key in ("rank", "scale", "keys") if key not in parameters]
+        if missing:
+            raise UserError(
+                f"{path}: lora_parameters lacks {', '.join(missing)}; import it with tools/import_adapter.py"
+            )
+        return cls(
+            rank=int(parameters["rank"]),
+            scale=float(parameters["scale"]),
+            dropout=float(parameters.get("dropout", 0.0)),
+            keys=tuple(parameters["keys"]),
+            dora=raw.get("fine_tune_type") == "dora",
+        )
+
+
+def scale_of(lora: Lora) -> float:
+    """The multiplier of ``lora_a @ lora_b``: alpha / rank, with rsLoRA alpha / sqrt(rank) (Kalajdzievski 2023)."""
+    return lora.alpha / (math.sqrt(lora.rank) if lora.rslora else lora.rank)
+
+
+def target_names(model: nn.Module, lora: Lora) -> list[str]:
+    """Full names of the modules to adapt: ``keys`` in the last ``num_layers`` decoder layers, vision when asked.
+
+    A key is a module's last name (``q_proj``) or the end of its path (``mlp.gate``); one that matches nothing, and
+    the router unless it is asked for by its name, is never adapted silently.
+    """
+    anatomy = Anatomy.of(model)
+    depth = len(anatomy.layers)
+    count = depth if lora.num_layers == -1 else lora.num_layers
+    if count > depth:
+        raise UserError(
+            f"lora.num_layers: {count}, but the model has {depth} decoder layers; set it to at most {depth}"
+        )
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, LINEAR + SWITCH)}
+    prefixes = [f"{anatomy.layers_path}.{index}." for index in range(depth - count, depth)]
+    inside = [name for name in modules if name.startswith(tuple(prefixes))]
+    chosen = [name for name in inside if any(_matches(name, key) for key in lora.keys)]
+    unmatched = [key for key in lora.keys if not any(_matches(name, key) for name in inside)]
+    available = sorted({name.split(".", 4)[-1] for name in inside})
+    raise_all([f"lora.keys: no module {key}; choose from {', '.join(available)}" for key in unmatched], "train.yaml")
+    for asked, words in ((lora.vision, ("blocks",)), (lora.merger, ("merger", "deepstack_merger_list"))):
+        if asked:
+            vision = [name for name in modules if name.startswith("vision_tower.")]
+            chosen += [name for name in vision if name.split(".")[1] in words]
+    return chosen
+
+
+def _matches(name: str, key: str) -> bool:
+    return name == key or name.endswith("." + key)
+
+
+def attach(model: nn.Module, lora: Lora, names: list[str] | None = None) -> AdapterConfig:
+    """Freeze ``model``, put fresh adapters at ``names`` (default: the config's targets) and return what was done."""
+    keys = tuple(target_names(model, lora) if names is None else names)
+    config = AdapterConfig(lora.rank, scale_of(lora), lora.dropout, keys, lora.dora)
+    _wrap(model, config)
+    return config
+
+
+def _wrap(model: nn.Module, config: AdapterConfig) -> None:
+    modules = dict(model.named_modules())
+    raise_all([f"{key}: the model has no such module" for key in config.keys if key not in modules], CONFIG)
+    model.freeze()
+    wrapped = []
+    for key in config.keys:
+        module = modules[key]
+        kind = LoRASwitchLinear if isinstance(module, SWITCH) else DoRALinear if config.dora else LoRALinear
+        if config.dora and kind is LoRASwitchLinear:
+            raise UserError(f"{key}: DoRA does not exist for experts; set lora.dora to false or leave experts out")
+        layer = kind.from_base(module, r=config.rank, dropout=config.dropout, scale=config.scale)
+        layer.freeze()
+        layer.unfreeze(recurse=False, keys=["lora_a", "lora_b"] + (["m"] if config.dora else []))
+        wrapped.append((key, layer))
+    model.update_modules(tree_unflatten(wrapped))
+
+
+def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfig:
+    """Put the adapters of ``folder`` onto a fresh base; every mismatch of names or shapes is listed and refused."""
+    config = AdapterConfig.read(folder)
+    _wrap(model, config)
+    load_weights(model, folder / weights)
+    return config
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill attached adapters from a file that must hold exactly their tensors."""
+    if not path.exists():
+        raise UserError(f"{path}: no such adapter file")
+    stored = mx.load(str(path))
+    expected = dict(tree_flatten(model.trainable_parameters()))
+    problems = [f"{name}: missing" for name in expected if name not in stored]
+    problems += [f"{name}: no adapter there" for name in stored if name not in expected]
+    problems += [
+        f"{name}: shape {stored[name].shape}, expected {value.shape}"
+        for name, value in expected.items()
+        if name in stored and stored[name].shape != value.shape
+    ]
+    raise_all(problems, str(path))
+    model.update(tree_unflatten(list(stored.items())))
+
+
+def weights(model: nn.Module) -> dict[str, mx.array]:
+    """The adapters' tensors by full name, float32."""
+    return {name: value.astype(mx.float32) for name, value in tree_flatten(model.trainable_parameters())}
+
+
+def save_weights(path: Path, tensors: dict[str, mx.array]) -> None:
+    """Write adapter tensors atomically, with the header that says they are MLX's."""
+    with files.atomic(path) as partial:
+        named = partial.with_suffix(".safetensors")  # mx appends the suffix where it is missing
+        mx.save_safetensors(str(named), tensors, {"format": "mlx"})
+        if named != partial:
+            named.replace(partial)
+
+
+def census(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters by the kind of module they sit on."""
+    counts = dict.fromkeys(("attention", "mlp", "expert", "router", "vision", "merger"), 0)
+    for name, value in tree_flatten(model.trainable_parameters()):
+        counts[kind_of(name)] += value.size
+    return counts
+
+
+def kind_of(name: str) -> str:
+    """Which kind of module a full parameter name belongs to."""
+    if name.startswith("vision_tower."):
+        return "merger" if "merger" in name else "vision"
+    if ".switch_mlp." in name:
+        return "expert"
+    if ".mlp.gate." in name:
+        return "router"
+    return "attention" if "attn" in name else "mlp"
+
+
+@contextmanager
+def scaled(model: nn.Module, factor: float) -> Iterator[None]:
+    """Multiply every adapter's effect by ``factor`` meanwhile; 0 gives the base model's answers exactly."""
+    layers = [module for _, module in model.named_modules() if isinstance(module, ADAPTED)]
+    if factor == 0 and any(isinstance(layer, DoRALinear) for layer in layers):
+        raise ValueError("a DoRA layer has no scale that gives the base model")
+    scales = [layer.scale for layer in layers]
+    for layer in layers:
+        layer.scale = layer.scale * factor
+    try:
+        yield
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scale = scale
