@@ -1,0 +1,147 @@
+# medtune: raw files -> dataset -> adapters -> evaluation -> LM Studio -> report.
+#
+# A stage's receipt is a file target, so make knows what is out of date; the tools compare settings and inputs by
+# hash, so running one too often is cheap. Written for GNU Make 3.81 and the BSD tools, which macOS ships.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV           := .venv
+PROFILE        := demo
+CONFIGS        := configs/$(PROFILE)
+DATA           := data/processed/$(PROFILE)
+RUN            := adapters_v2
+BASELINE       :=
+SET            :=
+SOURCES        :=
+HOSTS          :=
+REPORT_LANG    := zh
+ALLOW_DOWNLOAD :=
+export MEDTUNE_ALLOW_DOWNLOAD := $(ALLOW_DOWNLOAD)
+
+PY         := $(VENV)/bin/python
+READY      := $(VENV)/.medtune
+MANIFEST   := $(DATA)/manifest.json
+TRAINING   := $(RUN)/training.json
+EVALUATION := $(RUN)/evaluation.json
+DEPLOYMENT := $(RUN)/deployment.json
+REPORT     := docs/reports/$(notdir $(RUN))/REPORT.md
+
+# SET as --set, for the stage that was asked for by name only.
+set     = $(if $(filter $(1),$(MAKECMDGOALS)),$(foreach pair,$(SET),--set '$(pair)'))
+against = $(if $(BASELINE),--baseline '$(BASELINE)')
+
+prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml --out $(DATA)
+train    = $(PY) tools/train_final.py $(DATA) --config $(CONFIGS)/train.yaml --out $(RUN)
+evaluate = $(PY) tools/test_v2_model.py $(RUN) $(DATA) --config $(CONFIGS)/eval.yaml $(against)
+deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) --config $(CONFIGS)/deploy.yaml
+report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) --lang $(REPORT_LANG)
+
+# The prerequisite `ask` runs a tool whatever the clock says: variables are no files, and another profile's files may
+# be older than the receipt. ORIGIN remembers the folders a run was trained from.
+ask      = $(if $(strip $(1)),ask)
+ORIGIN  := $(RUN)/.origin
+moved   := $(filter-out $(shell cat $(ORIGIN) 2>/dev/null),$(CONFIGS) $(DATA))
+
+ifneq ($(strip $(SET)),)
+ifneq ($(filter all,$(MAKECMDGOALS)),)
+$(error SET is for one stage: make data|plan|train|test-model|chat|deploy SET="$(SET)")
+endif
+endif
+
+.PHONY: help setup data plan train monitor test-model chat deploy rollback undeploy report all
+.PHONY: test test-all check lint bench ablate lock clean ask
+
+help: ## this list
+	@echo "make TARGET [VARIABLE=value ...]"; echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' Makefile
+	@echo; echo "variables, with their values now:"
+	@echo "  PROFILE=$(PROFILE) CONFIGS=$(CONFIGS) DATA=$(DATA) RUN=$(RUN) VENV=$(VENV) REPORT_LANG=$(REPORT_LANG)"
+	@echo "  BASELINE=$(BASELINE)         another run to compare with; empty: the untouched base model"
+	@echo "  SOURCES=$(SOURCES)          raw files and folders, before those of data.yaml"
+	@echo "  SET=\"iters=50 lora.rank=64\"  settings for this one call"
+	@echo "  HOSTS=$(HOSTS)            machines to train on together"
+	@echo "  ALLOW_DOWNLOAD=$(ALLOW_DOWNLOAD)   1: fetch a missing base model"
+
+all: $(READY) ## everything, from raw data to report; a second call does nothing
+	@if $(MAKE) --no-print-directory -q $(REPORT); then \
+	  echo "nothing to do: $(RUN) is trained, tested, deployed and reported in $(REPORT)"; \
+	else $(MAKE) --no-print-directory $(REPORT); fi
+
+setup: $(READY) ## make the virtual environment and install the locked packages
+
+data: $(MANIFEST) ## sources -> dataset: check, split, count
+
+plan: $(READY) ## will it fit: parameters, memory, disk, time; needs no weights
+	$(train) --plan $(call set,plan)
+
+train: $(TRAINING) ## dataset -> adapters; goes on where it was stopped
+
+monitor: $(READY) ## watch the training, live or afterwards
+	$(PY) tools/monitor_training.py $(RUN)
+
+test-model: $(EVALUATION) ## adapters -> evaluation: tuned against base or BASELINE
+
+chat: $(TRAINING) ## talk to the tuned model: text, /image PATH, /reset
+	$(evaluate) --cli $(call set,chat)
+
+deploy: $(DEPLOYMENT) ## adapters -> LM Studio, with a proof
+
+rollback: $(READY) ## bring back the model deployed before
+	$(deploy) --rollback
+
+undeploy: $(READY) ## take the deployed model out of LM Studio
+	$(deploy) --undeploy
+
+report: $(READY) ## receipts -> report; only reads, never trains
+	$(report)
+
+$(MANIFEST): $(CONFIGS)/data.yaml $(wildcard data/raw/$(PROFILE)/*) $(call ask,$(SOURCES)$(call set,data)) | $(READY)
+	$(prepare) $(call set,data)
+
+$(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)
+	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
+	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
+
+$(EVALUATION): $(TRAINING) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
+	$(evaluate) $(call set,test-model)
+
+$(DEPLOYMENT): $(EVALUATION) $(CONFIGS)/deploy.yaml $(call ask,$(call set,deploy)) | $(READY)
+	$(deploy) $(call set,deploy)
+
+$(REPORT): $(DEPLOYMENT) | $(READY)
+	$(report)
+
+$(CONFIGS)/%.yaml:
+	@echo "error: $@: no such file: PROFILE is one of $(notdir $(wildcard configs/*)), or CONFIGS=FOLDER" >&2; exit 1
+
+$(READY): requirements.lock pyproject.toml tools/setup.sh
+	@tools/setup.sh $(VENV)
+
+test: $(READY) ## the tests, without the slow ones
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(READY) ## all tests
+	$(PY) -m pytest
+
+lint: $(READY) ## format, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+
+check: lint ## what CI runs: lint, then the tests
+	@$(MAKE) --no-print-directory test
+
+bench: $(READY) ## speed and memory beside mlx-vlm and mlx-lm
+	$(PY) tools/bench_training.py --out build/bench
+
+ablate: $(MANIFEST) ## train with and without the penalty term and compare
+	$(PY) tools/ablate_objective.py $(DATA) --config $(CONFIGS)/train.yaml --out build/ablation
+
+lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
+	uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --python-version 3.11 \
+	  --extra dev pyproject.toml -o requirements.lock
+
+clean: ## remove caches, prepared data and reports; never adapters or raw data
+	rm -rf data/processed data/cache docs/reports build dist .pytest_cache .ruff_cache .mypy_cache
+	find lib tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
