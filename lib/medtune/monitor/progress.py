@@ -1,0 +1,140 @@
+"""Where a run stands: a pure function of its history and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from medtune.history import History, Row
+from medtune.i18n import tr
+
+State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
+
+STALL_INTERVALS = 5  # silent for so many of the longest interval between two lines: stalled
+STALL_SECONDS = 60.0  # but never called stalled before
+PREPARE_SECONDS = 1800.0  # the first pass over a large model may take this long without a line
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One moment of a run; seconds throughout, None where it cannot be known yet."""
+
+    run: str
+    state: State
+    note: str
+    step: int
+    total: int
+    elapsed: float | None
+    eta: float | None
+    silent: float | None  # since the last line
+    history: History
+
+    @property
+    def fraction(self) -> float:
+        """Share of the steps taken, 0..1."""
+        return min(1.0, self.step / self.total) if self.total else 0.0
+
+    @property
+    def over(self) -> bool:
+        """No further line will come of its own."""
+        return self.state in ("finished", "stopped")
+
+
+def observe(run: Path, now: float) -> Progress:
+    """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
+    return progress(str(run), History.read(run / "metrics.jsonl"), now)
+
+
+def progress(run: str, history: History, now: float) -> Progress:
+    """Say where a run with this history stands at ``now``."""
+    rows = history.rows
+    silent = max(0.0, now - rows[-1]["time"]) if rows else None
+    state = _state(history, silent)
+    end = now if state in ("preparing", "running") else (rows[-1]["time"] if rows else now)
+    return Progress(
+        run=run,
+        state=state,
+        note=_note(state, run, history, silent),
+        step=history.step,
+        total=history.total_steps,
+        elapsed=end - rows[0]["time"] if rows else None,
+        eta=_eta(history, now) if state == "running" else None,
+        silent=silent,
+        history=history,
+    )
+
+
+def _state(history: History, silent: float | None) -> State:
+    if silent is None:
+        return "waiting"
+    if history.turn in ("finish", "early_stop"):
+        return "finished"
+    if history.turn == "stop":
+        return "stopped"
+    if silent > _patience(history):
+        return "stalled"
+    return "running" if history.of("train") else "preparing"
+
+
+def _patience(history: History) -> float:
+    """How long a healthy run with this history may be silent."""
+    times = [row["time"] for row in _stretch(history) if row["kind"] != "event"]
+    if len(times) < 2:
+        return PREPARE_SECONDS
+    return max(STALL_SECONDS, STALL_INTERVALS * max(b - a for a, b in pairwise(times)))
+
+
+def _stretch(history: History) -> list[Row]:
+    """The rows since training last started or resumed: before it lies a pause, which is no interval."""
+    rows = list(history.rows)
+    begins = [i for i, row in enumerate(rows) if row["kind"] == "event" and row.get("name") in ("start", "resume")]
+    return rows[begins[-1] :] if begins else rows
+
+
+def _eta(history: History, now: float) -> float | None:
+    """Remaining seconds at the recent speed, validations to come included."""
+    recent = [row["it_per_sec"] for row in history.of("train")[-10:] if row.get("it_per_sec")]
+    remaining = history.total_steps - history.step
+    if not recent or not history.total_steps:
+        return None
+    seconds = remaining * len(recent) / sum(recent)
+    validations = history.of("valid")[1:]  # the first is before step 1
+    if validations:
+        interval = validations[-1]["step"] / len(validations)
+        seconds += remaining / interval * validations[-1].get("seconds", 0.0)
+    return max(0.0, seconds - (now - history.rows[-1]["time"]))
+
+
+def _note(state: State, run: str, history: History, silent: float | None) -> str:
+    if state == "waiting":
+        return tr("waiting for {file}: `make train RUN={run}` writes it", file=f"{run}/metrics.jsonl", run=run)
+    if state == "preparing":
+        return tr("preparing: no training step reported yet")
+    if state == "stalled":
+        return tr(
+            "no line for {silence}: the process has probably died; `make train RUN={run}` resumes it",
+            silence=duration(silent or 0.0),
+            run=run,
+        )
+    if state == "stopped":
+        return tr("stopped at step {step}; `make train RUN={run}` resumes it", step=history.step, run=run)
+    if state == "finished" and history.turn == "early_stop":
+        return tr("finished: stopped early at step {step}, the validation loss no longer fell", step=history.step)
+    if state == "finished":
+        return tr("finished: all {step} steps taken", step=history.step)
+    return tr("training")
+
+
+def duration(seconds: float) -> str:
+    """``8:07``, ``2:15:09``: minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def latest(history: History) -> dict[str, Any]:
+    """The newest figures: the last train, valid and checkpoint rows and the best validation, empty where none."""
+    last = {kind: (history.of(kind) or [{}])[-1] for kind in ("train", "valid", "checkpoint")}
+    return {**last, "best": history.best or {}}
