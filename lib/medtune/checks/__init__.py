@@ -1,0 +1,56 @@
+"""Deterministic checks of an answer, one file per kind.
+
+A kind is a module of this package without a leading underscore. It has ``check(answer: str, **args) -> float`` in
+[0, 1], where ``answer`` is already normalised by ``_text.normalise``. Adding a kind is adding a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from medtune.checks._text import normalise
+from medtune.records import Check
+
+FOLDER = Path(__file__).parent
+
+
+@cache
+def kinds() -> dict[str, Callable[..., float]]:
+    """Every kind of check by name; its arguments are type-checked strictly when it is called."""
+    names = [module.name for module in pkgutil.iter_modules([str(FOLDER)]) if not module.name.startswith("_")]
+    strict = validate_call(config=ConfigDict(strict=True))
+    return {name: strict(importlib.import_module(f"{__name__}.{name}").check) for name in sorted(names)}
+
+
+def score(check: Check, answer: str) -> float:
+    """How far ``answer`` satisfies ``check``: 0 not at all, 1 fully."""
+    return kinds()[check.kind](normalise(answer), **check.args)
+
+
+def problems(check: Check) -> list[str]:
+    """What is wrong with a check as written: an unknown kind, unknown, missing or mistyped arguments."""
+    if check.kind not in kinds():
+        return [f"{check.kind}: no such check; there are {', '.join(kinds())}"]
+    try:
+        kinds()[check.kind]("", **check.args)
+    except ValidationError as error:
+        return [
+            f"{check.kind}.{'.'.join(str(part) for part in item['loc'])}: {item['msg'].lower()}"
+            for item in error.errors()
+        ]
+    return []
+
+
+def sources_hash() -> str:
+    """Hash of the checks' source: a changed rule makes an earlier evaluation stale."""
+    digest = hashlib.sha256()
+    for path in sorted(FOLDER.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
