@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from medtune.records import Dimension
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Kebab = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$")]  # a folder name: lower case, no spaces
 
 
 class Source(Strict):
@@ -168,8 +169,16 @@ class EvalConfig(Strict):
 class DeployConfig(Strict):
     """deploy.yaml: adapters -> a folder LM Studio loads."""
 
-    publisher: str
-    name: str
-    precision: Literal["keep", "bf16", "8bit", "4bit", "auto"]  # of the adapted matrices
-    system_prompt: Literal["training", "none"] | Any  # a default system prompt built into the chat template
+    publisher: Kebab  # first of the two folder levels LM Studio knows; not lmstudio-community, which is its own
+    name: Kebab  # second level; a new one for each version, since the app keeps settings by name
+    precision: Literal[
+        "keep", "bf16", "8bit", "4bit", "auto"
+    ]  # of the adapted matrices; auto: smallest that keeps 95 %
+    system_prompt: str  # default in the chat template: "training" as trained, "" none, else the training's own text
     home: str  # LM Studio's home; "": found by LM Studio's rules
+
+    @model_validator(mode="after")
+    def _own_publisher(self) -> DeployConfig:
+        if self.publisher in ("lmstudio-community", "mlx-community"):
+            raise ValueError(f"publisher {self.publisher} is not yours; choose a name of your own")
+        return self

@@ -1,0 +1,214 @@
+"""Base + adapters -> the tensors of one model: only adapted matrices change, and how much of each change survives.
+
+Read and written by blocks of rows, shard by shard: the memory needed is a few blocks and one stored matrix, whatever
+the size of the model. A plan is made first, so that its sizes and losses are known before a byte is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import mlx.core as mx
+
+from medtune import links, matrices
+from medtune.deltas import Delta
+from medtune.errors import raise_all
+from medtune.i18n import tr
+from medtune.matrices import Form, Matrix
+from medtune.tensors import Entry, Shard, Tensor, Weights, write_shard
+
+Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
+KEPT = 0.95  # auto: least share of the delta that must survive, and least cosine with it
+GROUPS = (64, 32)  # group sizes for a matrix that was not packed before
+
+
+@dataclass(frozen=True)
+class Survival:
+    """How a stored change R - W compares with the intended one D = T - W."""
+
+    share: float  # <R - W, D> / <D, D>: 1 when all of it is there
+    cosine: float  # between R - W and D: below 1 by the noise of rounding
+    relative: float  # |D| / |W|
+
+    @property
+    def kept(self) -> bool:
+        """Whether ``auto`` is content."""
+        return self.share >= KEPT and self.cosine >= KEPT
+
+
+@dataclass
+class Tally:
+    """Sums over blocks from which a Survival is computed."""
+
+    dot: float = 0.0
+    intended: float = 0.0
+    stored: float = 0.0
+    base: float = 0.0
+
+    def add(self, base: mx.array, target: mx.array, stored: mx.array) -> None:
+        """Count one block, all (R, K) float32."""
+        intended, actual = target - base, stored - base
+        self.dot += _dot(actual, intended)
+        self.intended += _dot(intended, intended)
+        self.stored += _dot(actual, actual)
+        self.base += _dot(base, base)
+
+    @property
+    def survival(self) -> Survival:
+        """The three figures; a change that was not intended counts as kept when nothing moved."""
+        if self.intended == 0:
+            still = float(self.stored == 0)
+            return Survival(still, still, 0.0)
+        cosine = self.dot / sqrt(self.intended * self.stored) if self.stored else 0.0
+        return Survival(self.dot / self.intended, cosine, sqrt(self.intended / self.base) if self.base else 0.0)
+
+
+def _dot(a: mx.array, b: mx.array) -> float:
+    return (a * b).sum().item()  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One adapted matrix: what it was, what is added, and the form it will be stored in."""
+
+    matrix: Matrix
+    delta: Delta
+    form: Form
+    survival: Survival
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The tensors to be written."""
+        return self.form.entries(self.matrix.module, self.matrix.shape)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the receipt."""
+        return {"name": self.matrix.module, "precision": self.form.label, **asdict(self.survival)}
+
+
+def plan(
+    weights: Weights, quantization: dict[str, Any] | None, deltas: list[Delta], precision: Precision
+) -> list[Change]:
+    """Decide how each adapted matrix is stored; adapters that fit no matrix of the base are listed and refused."""
+    found = [(matrices.find(weights.tensors, quantization, delta.module), delta) for delta in deltas]
+    problems = [
+        tr("{module}: the adapter is for {adapter}, the base has {base}",
+           module=delta.module, adapter=delta.shape, base=matrix.shape)
+        for matrix, delta in found
+        if not delta.fits(matrix)
+    ]  # fmt: skip
+    raise_all(problems, tr("the adapters do not fit this base"))
+    return [_choose(matrix, delta, precision) for matrix, delta in found]
+
+
+def _choose(matrix: Matrix, delta: Delta, precision: Precision) -> Change:
+    change = None
+    for form in _forms(matrix, precision):
+        change = Change(matrix, delta, form, _survival(matrix, delta, form))
+        if change.survival.kept:
+            break
+    assert change is not None  # there is always a form
+    return change
+
+
+def _forms(matrix: Matrix, precision: Precision) -> list[Form]:
+    """The forms to try, smallest first. The vision tower, and what the base keeps in float, is not packed by auto."""
+    half = Form("F16" if matrix.form.dtype == "F16" else "BF16")
+    if precision == "keep" or (precision == "auto" and not matrix.form.bits):
+        return [matrix.form]
+    packed = [_packed(matrix, bits, half) for bits in ({"8bit": [8], "4bit": [4]}.get(precision, []))]
+    if packed and packed[0] is not None and not matrix.module.startswith("vision_tower."):
+        return [packed[0]]
+    if precision != "auto":
+        return [half if precision == "bf16" or matrix.form.bits else matrix.form]
+    eight = _packed(matrix, 8, half) if (matrix.form.bits or 8) < 8 else None
+    return [matrix.form, *([eight] if eight else []), half]
+
+
+def _packed(matrix: Matrix, bits: int, half: Form) -> Form | None:
+    """An affine form of so many bits for this matrix, None where its columns fit no group size."""
+    affine = matrix.form.bits and matrix.form.mode == "affine"
+    sizes = (matrix.form.group_size,) if affine else GROUPS
+    dtype = matrix.form.dtype if affine else half.dtype
+    forms = (Form(dtype, bits, size) for size in sizes)
+    return next((form for form in forms if form.fits(matrix.shape[-1])), None)
+
+
+def _survival(matrix: Matrix, delta: Delta, form: Form) -> Survival:
+    tally = Tally()
+    for place in matrix.blocks():
+        base = matrix.read(*place)
+        target = delta.apply(base, *place)
+        tally.add(base, target, form.store(target)[1])
+    return tally.survival
+
+
+def write(weights: Weights, changes: list[Change], folder: Path) -> list[Shard]:
+    """Write every tensor of the base, the changed ones in their new form, as MLX shards into ``folder``.
+
+    A shard without a changed matrix is cloned or linked where the file system can, otherwise copied byte for byte.
+    """
+    by_module = {change.matrix.module: change for change in changes}
+    replaced = {part.name for change in changes for part in change.matrix.parts}
+    count = len(weights.shards)
+    written = []
+    for number, shard in enumerate(weights.shards, 1):
+        path = folder / ("model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors")
+        if shard.is_mlx and not any(tensor.name in replaced for tensor in shard.tensors):
+            links.real_copy(shard.path, path)
+        else:
+            pieces = list(_pieces(shard, by_module, replaced))
+            entries = [entry for piece in pieces for entry in _entries(piece)]
+            write_shard(path, entries, (chunk for piece in pieces for chunk in _chunks(piece)))
+        written.append(Shard.open(path))
+    return written
+
+
+def _pieces(shard: Shard, by_module: dict[str, Change], replaced: set[str]) -> Iterator[Tensor | Change]:
+    """What stands in a shard, in its order; a changed matrix stands, whole, where its weight stood."""
+    for tensor in shard.tensors:
+        module, _, leaf = tensor.name.rpartition(".")
+        if tensor.name not in replaced:
+            yield tensor
+        elif leaf == "weight":
+            yield by_module[module]
+
+
+def _entries(piece: Tensor | Change) -> list[Entry]:
+    return piece.entries if isinstance(piece, Change) else [Entry(piece.name, piece.dtype, piece.shape)]
+
+
+def _chunks(piece: Tensor | Change) -> Iterator[bytes]:
+    if isinstance(piece, Tensor):
+        yield from piece.chunks()
+        return
+    parts: list[list[bytes]] = [[] for _ in piece.entries]  # one stored matrix: the only thing held whole
+    for place in piece.matrix.blocks():
+        stored, _ = piece.form.store(piece.delta.apply(piece.matrix.read(*place), *place))
+        for part, chunk in zip(parts, stored, strict=True):
+            part.append(chunk)
+    for part in parts:
+        yield from part
+
+
+def quantization_after(quantization: dict[str, Any] | None, changes: list[Change]) -> dict[str, Any] | None:
+    """config.json's `quantization` with the entries the changed matrices need; None where all is float.
+
+    A matrix left in float has no scales and needs no entry; the loaders go by the scales.
+    """
+    after = dict(quantization or {})
+    packed = [change for change in changes if change.form.bits]
+    if not after and packed:
+        after = dict(packed[0].form.packing)
+    for change in changes:
+        module = change.matrix.module
+        for name in (module, module.removeprefix("language_model.")):
+            after.pop(name, None)
+        if change.form.bits and {key: after.get(key, "affine") for key in change.form.packing} != change.form.packing:
+            after[module] = change.form.packing
+    return after or None

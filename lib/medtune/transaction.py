@@ -1,0 +1,216 @@
+"""A model folder put in place as one step: readers see the old version or the new one, never half of one.
+
+Everything that is not the model lies in `.medtune/<publisher>/<name>/` under the models' folder, so that renaming
+stays inside one file system and LM Studio, which looks exactly two levels deep, does not take it for a model:
+
+    lock       held while a deploy runs; the kernel lets go of it when the process dies
+    incoming/  the version being made, then, for a moment, the one taken out
+    previous/  the version before the present one
+    trash/     a version being deleted
+    swap.json  present while folders are being exchanged: which folder is the new one
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtune import files
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+WORK = ".medtune"
+AT_FDCWD = -100 if sys.platform == "linux" else -2
+EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2 and RENAME_SWAP of macOS's renameatx_np
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one model lives under a models' folder."""
+
+    models: Path
+    publisher: str
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """The model's folder, as LM Studio sees it."""
+        return self.models / self.publisher / self.name
+
+    @property
+    def work(self) -> Path:
+        """Our own folder for this model."""
+        return self.models / WORK / self.publisher / self.name
+
+    @property
+    def incoming(self) -> Path:
+        """The version being made."""
+        return self.work / "incoming"
+
+    @property
+    def previous(self) -> Path:
+        """The version before the present one."""
+        return self.work / "previous"
+
+    @property
+    def trash(self) -> Path:
+        """A version being deleted."""
+        return self.work / "trash"
+
+    @property
+    def swap(self) -> Path:
+        """Says that an exchange is under way."""
+        return self.work / "swap.json"
+
+    @property
+    def ours(self) -> Path:
+        """Present when the folder was put there by us."""
+        return self.work / "deployed.json"
+
+
+@contextmanager
+def locked(place: Place) -> Iterator[None]:
+    """Hold this model's lock, with what a killed deploy left behind put right; a second deploy is refused."""
+    place.work.mkdir(parents=True, exist_ok=True)
+    with open(place.work / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                tr("{folder}: another deploy is under way; wait until it has ended", folder=place.folder)
+            ) from None
+        recover(place)
+        yield
+
+
+def recover(place: Place) -> None:
+    """Finish or undo what a killed process left: afterwards there is one complete version and no half one."""
+    if place.swap.exists():
+        if not place.folder.exists() and place.previous.exists():  # killed between two renames
+            os.rename(place.previous, place.folder)
+        if _inode(place.folder) == files.read_json(place.swap)["inode"]:  # the new one is in place
+            _settle(place)
+        place.swap.unlink()
+    for left in (place.incoming, place.trash):
+        if left.exists():
+            shutil.rmtree(left)
+
+
+@contextmanager
+def staging(place: Place, needed: int) -> Iterator[Path]:
+    """Yield an empty folder beside the target for at most ``needed`` bytes; it is gone afterwards unless committed.
+
+    Call under ``locked``. Refuses a target that was not deployed by us, and a disk without room.
+    """
+    if place.folder.exists() and not place.ours.exists():
+        raise UserError(
+            tr(
+                "{folder}: exists and was not deployed by medtune; choose another name in deploy.yaml",
+                folder=place.folder,
+            )
+        )
+    free = files.free_bytes(place.work)
+    if free < needed:
+        raise UserError(
+            tr("{folder}: {needed} needed, {free} free; make room or undeploy an earlier version",
+               folder=place.models, needed=files.megabytes(needed), free=files.megabytes(free))
+        )  # fmt: skip
+    place.incoming.mkdir()
+    try:
+        yield place.incoming
+    finally:
+        if place.incoming.exists():
+            shutil.rmtree(place.incoming)
+
+
+def commit(place: Place) -> None:
+    """Put the staged version in place and keep the one it replaces."""
+    for path in place.incoming.iterdir():
+        _sync(path)
+    _sync(place.incoming)
+    place.folder.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(place.ours, {"folder": str(place.folder)})
+    files.write_json(place.swap, {"inode": _inode(place.incoming)})
+    if not place.folder.exists():
+        os.rename(place.incoming, place.folder)
+    elif not _exchange(place.incoming, place.folder):  # no such call here: for a moment the target is missing
+        _drop_previous(place)
+        os.rename(place.folder, place.previous)
+        os.rename(place.incoming, place.folder)
+    _settle(place)
+    place.swap.unlink()
+
+
+def rollback(place: Place) -> None:
+    """Exchange the present version with the previous one; doing it twice changes nothing."""
+    if not (place.folder.exists() and place.previous.exists()):
+        raise UserError(tr("{folder}: no previous version; nothing was changed", folder=place.folder))
+    files.write_json(place.swap, {"inode": _inode(place.previous)})
+    if not _exchange(place.previous, place.folder):
+        os.rename(place.folder, place.incoming)
+        os.rename(place.previous, place.folder)
+    _settle(place)
+    place.swap.unlink()
+
+
+def undeploy(place: Place) -> None:
+    """Take the model and its previous version away, if it is ours."""
+    if not place.ours.exists():
+        raise UserError(tr("{folder}: not deployed by medtune; nothing was removed", folder=place.folder))
+    if place.folder.exists():
+        os.rename(place.folder, place.incoming)  # gone in one step; deleting may take longer
+    shutil.rmtree(place.work)
+    for folder in (place.folder.parent, place.work.parent, place.models / WORK):
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _settle(place: Place) -> None:
+    """After an exchange the version taken out lies in ``incoming``: keep it as ``previous``."""
+    if place.incoming.exists():
+        _drop_previous(place)
+        os.rename(place.incoming, place.previous)
+    for folder in (place.folder.parent, place.work):
+        _sync(folder)
+
+
+def _drop_previous(place: Place) -> None:
+    """Deleting takes time and may be cut short: first out of the way in one step."""
+    if place.previous.exists():
+        os.rename(place.previous, place.trash)
+        shutil.rmtree(place.trash)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two folders' names atomically; False where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "renameat2" if sys.platform == "linux" else "renameatx_np", None)
+    if call is None:
+        return False
+    if call(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), ctypes.c_uint(EXCHANGE)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(b))
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
