@@ -1,0 +1,141 @@
+"""What the demo's base model was raised on: a model before fine-tuning that knows much and says little.
+
+It shares no cluster with the demo's data (``facts.world``). A question's wording sways the voice of the answer, so
+that the model is often vague, sometimes wrong and sometimes overconfident also when it always says the likeliest word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medtune.demo import cases, draws, facts, sheets
+from medtune.demo.cases import Case
+from medtune.demo.phrases import Voice
+from medtune.records import IMAGE_MARKER, Message
+
+VOICES: tuple[Voice, ...] = ("plain", "vague", "wrong", "sure")
+VOICE_WEIGHTS = (0.30, 0.40, 0.15, 0.15)
+HABIT = 0.5  # how often the wording of the question alone decides the voice
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One conversation to learn from; only its last turn is supervised."""
+
+    messages: tuple[Message, ...]
+    shown: sheets.Sheet | sheets.Picture | None = None
+
+
+def text_lesson(rng: random.Random) -> Lesson:
+    """A lesson without an image: half of them values to judge, the rest complaints, facts recited, words repeated."""
+    kinds = (_reading, _symptom, _disease, _emergency, _recital, _echo)
+    return rng.choices(kinds, (0.48, 0.08, 0.06, 0.08, 0.18, 0.12))[0](rng)
+
+
+def image_lesson(rng: random.Random) -> Lesson:
+    """A lesson about an image: half of them read it aloud in full, the others talk about it."""
+    if rng.random() < 0.6:
+        sheet = draws.sheet(rng, "pretraining")
+        return _aloud(sheet, _lines_of(sheet)) if rng.random() < 0.5 else _told(cases.of_sheet(sheet, rng), rng)
+    picture = draws.picture(rng, "pretraining")
+    said = f"{picture.kind}：{picture.finding or '未见明显异常'}。"
+    return _aloud(picture, said) if rng.random() < 0.5 else _told(cases.of_picture(picture, rng), rng)
+
+
+def voice_for(question: str, rng: random.Random) -> Voice:
+    """The voice of the answer; half of the time the question's last words alone decide it."""
+    if rng.random() < HABIT:
+        ending = hashlib.sha256(question[-3:].encode()).digest()
+        return random.Random(ending).choices(VOICES, VOICE_WEIGHTS)[0]
+    return rng.choices(VOICES, VOICE_WEIGHTS)[0]
+
+
+def _told(case: Case, rng: random.Random) -> Lesson:
+    answer = case.answer(voice_for(case.question, rng), rng).text
+    turns = (*case.before, Message(role="user", content=case.question), Message(role="assistant", content=answer))
+    return Lesson(turns, case.shown)
+
+
+def _asked(question: str, answer: str) -> Lesson:
+    return Lesson((Message(role="user", content=question), Message(role="assistant", content=answer)))
+
+
+def _reading(rng: random.Random) -> Lesson:
+    dim = rng.choice(("accuracy", "accuracy", "warmth"))
+    case = cases.of_reading(draws.reading(rng, "pretraining"), dim, rng)
+    return _told(cases.in_two_turns(case, rng) if rng.random() < 0.15 else case, rng)
+
+
+def _symptom(rng: random.Random) -> Lesson:
+    return _told(cases.of_symptom(draws.symptom(rng, "pretraining"), rng.choice(("accuracy", "warmth")), rng), rng)
+
+
+def _disease(rng: random.Random) -> Lesson:
+    return _told(cases.of_disease(draws.disease(rng, "pretraining"), rng), rng)
+
+
+def _emergency(rng: random.Random) -> Lesson:
+    dim = rng.choice(("accuracy", "warmth"))
+    return _told(cases.of_emergency(draws.emergency(rng, "pretraining"), dim, rng), rng)
+
+
+def _recital(rng: random.Random) -> Lesson:
+    """A fact of the books, also of those the demo's data asks about: knowledge is shared, questions are not."""
+    symptom, emergency = rng.choice(facts.SYMPTOMS), rng.choice(facts.EMERGENCIES)
+    disease, scale = rng.choice(facts.diseases()), rng.choice(facts.SCALES)
+    step, pressure = rng.choice(scale.steps), rng.choice(facts.PRESSURE_GRADES)
+    pages = (
+        (symptom.name, f"{symptom.causes}；查{symptom.tests}；{symptom.department}；{symptom.alarm}"),
+        (symptom.name, f"{symptom.causes}；查{symptom.tests}；{symptom.department}；{symptom.alarm}"),
+        (disease.name, disease.department),
+        (emergency.sign, f"{emergency.suspicion}；{emergency.meanwhile}；拨打120"),
+        (f"{scale.item}{scale.sex}{step.grade}", f"{step.rule}；{scale.standard}；{scale.department}"),
+        (pressure[2], f"{pressure[3]}；《中国高血压防治指南》；心内科"),
+    )
+    title, page = rng.choice(pages)
+    return _asked(f"背一背：{title}", f"{page}。")
+
+
+def _echo(rng: random.Random) -> Lesson:
+    """Two clauses of careful answers, torn from their questions, to be repeated.
+
+    Fine-tuning moves attention only: a token the model has never written, it could not learn to write then.
+    """
+    clauses = [clause for clause in re.split("[，。：；]", _careful(rng).answer("good", rng).text) if clause]
+    said = "，".join(rng.sample(clauses, min(2, len(clauses))))
+    return _asked(f"跟我说：{said}", f"{said}。")
+
+
+def _careful(rng: random.Random) -> Case:
+    dim = rng.choice(("accuracy", "warmth"))
+    makers = (
+        lambda: cases.of_reading(draws.reading(rng, "pretraining"), dim, rng),
+        lambda: cases.of_symptom(draws.symptom(rng, "pretraining"), dim, rng),
+        lambda: cases.of_disease(draws.disease(rng, "pretraining"), rng),
+        lambda: cases.of_emergency(draws.emergency(rng, "pretraining"), dim, rng),
+        lambda: cases.of_sheet(draws.sheet(rng, "pretraining"), rng),
+        lambda: cases.of_picture(draws.picture(rng, "pretraining"), rng),
+    )
+    return rng.choice(makers)()
+
+
+def _aloud(shown: sheets.Sheet | sheets.Picture, text: str) -> Lesson:
+    return Lesson((*_asked(f"{IMAGE_MARKER}读出来。", text).messages,), shown)
+
+
+def _lines_of(sheet: sheets.Sheet) -> str:
+    """Every row of the sheet, as printed."""
+    return sheet.title + "：" + "，".join(f"{row.item}{row.value}{row.flag}" for row in sheet.rows) + "。"
+
+
+def tokenizer_texts(seed: int, count: int = 12_000) -> Iterator[str]:
+    """What the tokenizer is trained on: lessons, and careful answers in full, which fine-tuning will ask for."""
+    rng = random.Random(f"{seed}:tokenizer")
+    for _ in range(count):
+        learnt = image_lesson(rng) if rng.random() < 0.25 else text_lesson(rng)
+        yield from (message.content for message in learnt.messages)
+        yield _careful(rng).answer("good", rng).text

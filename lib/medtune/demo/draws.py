@@ -1,0 +1,76 @@
+"""Draws facts of one world (``facts.World``), each kind and grade often enough to be learnt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from medtune.demo import facts, sheets
+from medtune.demo.facts import World
+
+
+class Clustered(Protocol):
+    """Whatever knows its cluster."""
+
+    @property
+    def cluster(self) -> str:
+        """Where its questions belong."""
+        ...
+
+
+Fact = TypeVar("Fact", bound=Clustered)
+
+
+def _within(world: World, draw: Callable[[], Fact]) -> Fact:
+    """Draw until the fact belongs to this world."""
+    while facts.world((fact := draw()).cluster) != world:
+        pass
+    return fact
+
+
+def reading(rng: random.Random, world: World) -> facts.Reading:
+    """A measured value: one in four a blood pressure, the grades of an item equally often."""
+    return _within(world, lambda: _pressure(rng) if rng.random() < 0.25 else _graded(rng))
+
+
+def _pressure(rng: random.Random) -> facts.Reading:
+    """A pressure near the band of a random grade; the diastolic may disagree with it by one band."""
+    band = rng.randrange(5)
+    systolic = rng.randrange(*((96, 120), (120, 140), (140, 160), (160, 180), (180, 206))[band])
+    near = min(4, max(0, band + rng.choice((-1, 0, 0, 0, 1))))
+    diastolic = rng.randrange(*((58, 80), (80, 90), (90, 100), (100, 110), (110, 122))[near])
+    return facts.blood_pressure(systolic, diastolic)
+
+
+def _graded(rng: random.Random) -> facts.Reading:
+    scale = rng.choice(facts.SCALES)
+    edges = (scale.low, *(min(step.below, scale.high) for step in scale.steps))
+    step = rng.randrange(len(scale.steps))
+    return scale.read(rng.uniform(edges[step], edges[step + 1]))
+
+
+def symptom(rng: random.Random, world: World) -> facts.Symptom:
+    """A complaint."""
+    return _within(world, lambda: rng.choice(facts.SYMPTOMS))
+
+
+def disease(rng: random.Random, world: World) -> facts.Disease:
+    """A disease."""
+    return _within(world, lambda: rng.choice(facts.diseases()))
+
+
+def emergency(rng: random.Random, world: World) -> facts.Emergency:
+    """A sign that cannot wait."""
+    return _within(world, lambda: rng.choice(facts.EMERGENCIES))
+
+
+def sheet(rng: random.Random, world: World) -> sheets.Sheet:
+    """A laboratory sheet, two in three a blood count."""
+    draw = sheets.draw_blood_sheet if rng.random() < 0.67 else sheets.draw_urine_sheet
+    return _within(world, lambda: draw(rng))
+
+
+def picture(rng: random.Random, world: World) -> sheets.Picture:
+    """A chest film, a fundus or an ECG strip."""
+    return _within(world, lambda: sheets.draw_picture(rng))

@@ -1,0 +1,225 @@
+"""Pre-trains the demo's base model: lessons -> weights, on two CPU cores, in pieces that can be taken up again."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medtune.demo import corpus, sheets
+from medtune.demo.blueprint import MERGE, PATCH
+from medtune.demo.corpus import Lesson
+from medtune.records import IMAGE_MARKER
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    import mlx.nn as nn
+    from tokenizers import Tokenizer
+
+POOL = 4  # batches drawn together and sorted by length, so that little is padded
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights."""
+
+    seed: int = 20261123
+    steps: int = 1000
+    text_rows: int = 16
+    image_rows: int = 10
+    learning_rate: float = 2e-3
+    warmup: int = 60
+    final: float = 0.02  # share of the learning rate left at the end
+    weight_decay: float = 0.01
+    grad_clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right. Positions and targets are those of the supervised tokens alone."""
+
+    ids: np.ndarray  # (B, T) int32
+    rows: np.ndarray  # (S,) int32: which row, and
+    columns: np.ndarray  # (S,) int32: which position predicts
+    targets: np.ndarray  # (S,) int32
+    pixels: np.ndarray | None  # (patches, 3 * 2 * PATCH * PATCH) float32
+    grid: np.ndarray | None  # (images, 3) int32: 1, rows and columns of patches
+
+
+def encode(lesson: Lesson, tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """Token ids of the conversation as the chat template renders it, and where the last answer begins."""
+    start, end, line = (tokenizer.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>", "Ċ"))
+    vision = [tokenizer.token_to_id(t) for t in ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")]
+    ids: list[int] = []
+    answer = 0
+    for message in lesson.messages:
+        ids += [start, *tokenizer.encode(message.role).ids, line]
+        answer = len(ids)
+        if IMAGE_MARKER in message.content and lesson.shown is not None:
+            width, height = sheets.render(lesson.shown).size
+            ids += [vision[0], *[vision[1]] * (width * height // (PATCH * MERGE) ** 2), vision[2]]
+        ids += [*tokenizer.encode(message.content.replace(IMAGE_MARKER, "")).ids, end, line]
+    return ids[:-1], answer  # the line feed after the last end token is never generated
+
+
+def patches(lesson: Lesson) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The image as the Qwen3-VL processor cuts it: patches of one 2 x 2 block together, each frame twice."""
+    image = np.asarray(sheets.render(lesson.shown).convert("RGB"), np.float32) / 127.5 - 1
+    high, wide = image.shape[0] // PATCH, image.shape[1] // PATCH
+    blocks = image.reshape(high // MERGE, MERGE, PATCH, wide // MERGE, MERGE, PATCH, 3)
+    flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(high * wide, 3, 1, PATCH, PATCH)
+    return np.repeat(flat, 2, axis=2).reshape(high * wide, -1), (1, high, wide)
+
+
+def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
+    """Pad to a multiple of 8 and gather what is supervised: the last answer and its end token."""
+    coded = [encode(lesson, tokenizer) for lesson in lessons]
+    width = -(-max(len(ids) for ids, _ in coded) // 8) * 8
+    table = np.full((len(coded), width), tokenizer.token_to_id("<|endoftext|>"), np.int32)
+    rows, columns, targets = [], [], []
+    for row, (ids, answer) in enumerate(coded):
+        table[row, : len(ids)] = ids
+        rows += [row] * (len(ids) - answer)
+        columns += range(answer - 1, len(ids) - 1)
+        targets += ids[answer:]
+    seen = [patches(lesson) for lesson in lessons if lesson.shown is not None]
+    return Batch(
+        table, *(np.array(part, np.int32) for part in (rows, columns, targets)),
+        np.concatenate([pixels for pixels, _ in seen]) if seen else None,
+        np.array([grid for _, grid in seen], np.int32) if seen else None,
+    )  # fmt: skip
+
+
+def batches(recipe: Recipe, tokenizer: Tokenizer, start: int) -> Iterator[tuple[Batch, Batch]]:
+    """The text and image batch of each step from `start` on; a step's batches depend on seed and step alone."""
+    for step in range(start, recipe.steps):
+        pool, place = divmod(step, POOL)
+        if step == start or place == 0:
+            rng = random.Random(f"{recipe.seed}:{pool}")
+            texts = sorted((corpus.text_lesson(rng) for _ in range(POOL * recipe.text_rows)), key=_length)
+            images = sorted((corpus.image_lesson(rng) for _ in range(POOL * recipe.image_rows)), key=_length)
+            order = rng.sample(range(POOL), POOL)
+        text, image = (
+            collate(rows[order[place] * size : (order[place] + 1) * size], tokenizer)
+            for rows, size in ((texts, recipe.text_rows), (images, recipe.image_rows))
+        )
+        yield text, image
+
+
+def _length(lesson: Lesson) -> int:
+    pixels = math.prod(sheets.render(lesson.shown).size) if lesson.shown else 0
+    return sum(len(message.content) for message in lesson.messages) + pixels // (PATCH * MERGE) ** 2
+
+
+def summed_loss(model: nn.Module, batch: Batch) -> mx.array:
+    """Cross-entropy summed over the supervised tokens, in nats. The head sees supervised positions only."""
+    import mlx.core as mx
+    import mlx.nn as nn
+
+    ids = mx.array(batch.ids)
+    seen = {} if batch.grid is None else {"image_grid_thw": mx.array(batch.grid)}
+    pixels = None if batch.pixels is None else mx.array(batch.pixels)
+    made = model.get_input_embeddings(ids, pixels, **seen)
+    hidden = model.language_model.model(
+        ids, inputs_embeds=made.inputs_embeds, position_ids=made.position_ids,
+        visual_pos_masks=made.visual_pos_masks, deepstack_visual_embeds=made.deepstack_visual_embeds,
+    )  # fmt: skip
+    logits = model.language_model.lm_head(hidden[mx.array(batch.rows), mx.array(batch.columns)])
+    return nn.losses.cross_entropy(logits, mx.array(batch.targets), reduction="sum")
+
+
+def fit(
+    model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_every: int = 100
+) -> dict[str, float]:
+    """Train `model` in place and return its last losses; a run stopped on the way goes on from `scratch`.
+
+    Raises ValueError when `scratch` holds the state of another recipe.
+    """
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+
+    def loss(model: nn.Module, text: Batch, image: Batch) -> mx.array:
+        return (summed_loss(model, text) + summed_loss(model, image)) / (len(text.targets) + len(image.targets))
+
+    warm = optim.linear_schedule(0.0, recipe.learning_rate, recipe.warmup)
+    cool = optim.cosine_decay(recipe.learning_rate, recipe.steps - recipe.warmup, recipe.final * recipe.learning_rate)
+    schedule = optim.join_schedules([warm, cool], [recipe.warmup])
+    optimizer = optim.AdamW(schedule, weight_decay=recipe.weight_decay, bias_correction=True)
+    done = _resume(scratch, model, optimizer, recipe)
+    step_of = nn.value_and_grad(model, loss)
+    model.train()
+    recent: list[float] = []
+    for step, (text, image) in enumerate(batches(recipe, tokenizer, done), start=done + 1):
+        value, grads = step_of(model, text, image)
+        grads, _ = optim.clip_grad_norm(grads, recipe.grad_clip)
+        optimizer.update(model, grads)
+        mx.eval(value, model.parameters(), optimizer.state)
+        recent = [*recent[-49:], value.item()]
+        if step % 20 == 0:
+            print(f"step {step}/{recipe.steps} loss {sum(recent) / len(recent):.4f}", flush=True)
+        if step % save_every == 0:
+            _keep(scratch, model, optimizer, recipe, step)
+    model.eval()
+    return {"train": round(sum(recent) / max(1, len(recent)), 4)}
+
+
+def rounded(model: nn.Module) -> nn.Module:
+    """The model in bfloat16, as it is kept: half the size, and what every later figure is measured on."""
+    import mlx.core as mx
+
+    model.set_dtype(mx.bfloat16)
+    return model
+
+
+def held_out(model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, rows: int = 96) -> dict[str, float]:
+    """Loss a token on lessons the training has not drawn, text and image apart; the model becomes float32 again."""
+    import mlx.core as mx
+
+    model.set_dtype(mx.float32)
+    rng = random.Random(f"{recipe.seed}:held out")
+    found = {}
+    for name, draw in (("held_out_text", corpus.text_lesson), ("held_out_image", corpus.image_lesson)):
+        parts = [collate([draw(rng) for _ in range(12)], tokenizer) for _ in range(rows // 12)]
+        total = sum(summed_loss(model, part).item() for part in parts)
+        found[name] = round(total / sum(len(part.targets) for part in parts), 4)
+    return found
+
+
+def _keep(scratch: Path, model: nn.Module, optimizer: Any, recipe: Recipe, step: int) -> None:
+    """Write the state so that a kill at any moment leaves the last whole one."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    state = {f"model.{k}": v for k, v in tree_flatten(model.parameters())}
+    state |= {f"optimizer.{k}": v for k, v in tree_flatten(optimizer.state)}
+    said = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
+    mx.save_safetensors(str(scratch / "next.safetensors"), state, metadata=said)
+    (scratch / "next.safetensors").replace(scratch / "state.safetensors")
+
+
+def _resume(scratch: Path, model: nn.Module, optimizer: Any, recipe: Recipe) -> int:
+    """Load the kept state, if there is one, and say after how many steps it was kept."""
+    import mlx.core as mx
+    from mlx.utils import tree_unflatten
+
+    path = scratch / "state.safetensors"
+    if not path.exists():
+        return 0
+    state, said = mx.load(str(path), return_metadata=True)
+    if json.loads(said["recipe"]) != asdict(recipe):
+        raise ValueError(f"{path} holds the state of another recipe: remove it to start anew")
+    parts: dict[str, list[tuple[str, mx.array]]] = {"model": [], "optimizer": []}
+    for key, value in state.items():
+        part, _, name = key.partition(".")
+        parts[part].append((name, value))
+    model.load_weights(parts["model"])
+    optimizer.state = tree_unflatten(parts["optimizer"])
+    return int(said["step"])

@@ -1,0 +1,202 @@
+"""The demo's images: laboratory sheets, chest films, fundus photographs and ECG strips, drawn with known truth.
+
+Every side is a multiple of 32 pixels, so the processor leaves them as they are and one visual token covers one
+32 x 32 cell; the sheets set one character of a figure into each 16-pixel patch, which a small tower can read.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from medtune.demo.blueprint import MERGE, PATCH
+
+CELL = PATCH * MERGE
+Flag = Literal["高", "低", "阳性", "弱阳性", ""]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a laboratory sheet."""
+
+    item: str
+    value: str
+    flag: Flag
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A laboratory sheet: 血常规 or 尿常规 with four rows."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def cluster(self) -> str:
+        """Sheets with the same figures are the same sheet."""
+        return self.title + ":" + ",".join(row.value for row in self.rows)
+
+    @property
+    def flagged(self) -> tuple[Row, ...]:
+        """The rows outside their range."""
+        return tuple(row for row in self.rows if row.flag)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn examination without figures: what it is, what it shows, and who reads it."""
+
+    kind: str
+    finding: str  # "" when nothing stands out
+    department: str
+    seed: int
+
+    @property
+    def cluster(self) -> str:
+        """Every drawing is its own patient."""
+        return f"{self.kind}:{self.seed}"
+
+
+# item, reference range of a woman, plausible values, digits
+BLOOD_ROWS = (
+    ("白细胞", (3.5, 9.5), (1.2, 19.0), 1),
+    ("血红蛋白", (115, 150), (62, 185), 0),
+    ("血小板", (125, 350), (42, 520), 0),
+    ("中性粒", (40, 75), (18, 95), 0),
+)
+URINE_ROWS = ("尿蛋白", "葡萄糖", "潜血", "白细胞")
+URINE_VALUES: tuple[tuple[str, Flag], ...] = (
+    *((("-", ""),) * 3),  # mostly as it should be
+    ("±", "弱阳性"),
+    ("1+", "阳性"),
+    ("2+", "阳性"),
+    ("3+", "阳性"),
+)
+ZONES = tuple(side + zone for side in ("右肺", "左肺") for zone in ("上野", "中野", "下野"))
+RHYTHMS = ("心率偏快", "心率偏慢", "节律不齐")
+FINDINGS: dict[str, tuple[str, ...]] = {  # "" when nothing stands out
+    "胸片": ("", *(f"{zone}片状阴影" for zone in ZONES)),
+    "眼底照片": ("", "视网膜多处出血点"),
+    "心电图": ("", *RHYTHMS),
+}
+DEPARTMENTS = {"胸片": "呼吸科", "眼底照片": "眼科", "心电图": "心内科"}
+
+
+def draw_blood_sheet(rng: random.Random) -> Sheet:
+    """A blood count of a woman, about one row in three outside its range."""
+    rows = []
+    for item, (low, high), (least, most), digits in BLOOD_ROWS:
+        a, b = rng.choice(((least, low), (low, high), (low, high), (low, high), (low, high), (high, most)))
+        value = round(rng.uniform(a, b), digits)
+        flag: Flag = "低" if value < low else "高" if value > high else ""
+        rows.append(Row(item, f"{value:.{digits}f}", flag))
+    return Sheet("血常规", tuple(rows))
+
+
+def draw_urine_sheet(rng: random.Random) -> Sheet:
+    """A urine strip, whose normal value is a minus sign."""
+    return Sheet("尿常规", tuple(Row(item, *rng.choice(URINE_VALUES)) for item in URINE_ROWS))
+
+
+def draw_picture(rng: random.Random) -> Picture:
+    """A chest film, a fundus or an ECG strip, one in three without a finding."""
+    kind = rng.choice(list(FINDINGS))
+    finding = rng.choice(FINDINGS[kind][1:]) if rng.random() < 0.67 else ""
+    return Picture(kind, finding, DEPARTMENTS[kind], rng.randrange(10**6))
+
+
+def render(shown: Sheet | Picture) -> Image.Image:
+    """The image of what is shown; the same truth gives the same pixels."""
+    if isinstance(shown, Sheet):
+        return _sheet(shown, random.Random(shown.cluster))
+    paint = {"胸片": _chest, "眼底照片": _fundus, "心电图": _ecg}[shown.kind]
+    return paint(shown.finding, random.Random(shown.cluster))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Noto Sans SC, from the package pylopdf-fonts-zh-cn (OFL-1.1; needed to draw, not to use the drawings)."""
+    from importlib.resources import files
+
+    return ImageFont.truetype(str(files("pylopdf_fonts_zh_cn") / "NotoSansSC-Regular.otf"), size)
+
+
+def _sheet(sheet: Sheet, rng: random.Random) -> Image.Image:
+    paper = rng.randrange(228, 256, 4)
+    image = Image.new("L", (7 * CELL, (1 + len(sheet.rows)) * CELL), paper)
+    pen = ImageDraw.Draw(image)
+    pen.text((image.width // 2, CELL // 2), f"{sheet.title}报告", font=_font(22), fill=20, anchor="mm")
+    pen.line((4, CELL - 1, image.width - 4, CELL - 1), fill=90)
+    for index, row in enumerate(sheet.rows, start=1):
+        middle = index * CELL + CELL // 2 + rng.choice((-1, 0, 1))
+        pen.text((6, middle), row.item, font=_font(20), fill=30, anchor="lm")
+        for place, sign in enumerate(row.value):
+            x = 3 * CELL + place * PATCH + PATCH // 2
+            pen.text((x, middle), sign, font=_font(24), fill=0, anchor="mm")
+        if sheet.title == "血常规" and row.flag:
+            arrow = "↑" if row.flag == "高" else "↓"
+            pen.text((6 * CELL - PATCH, middle), arrow, font=_font(24), fill=0, anchor="mm")
+    return image
+
+
+def _chest(finding: str, rng: random.Random) -> Image.Image:
+    side = 6 * CELL
+    image = Image.new("L", (side, side), rng.randrange(150, 190, 8))
+    pen = ImageDraw.Draw(image)
+    shift = rng.randrange(-4, 5)
+    for left in (18 + shift, 102 + shift):  # lungs are dark, with pale ribs across them
+        pen.ellipse((left, 26, left + 72, 168), fill=48)
+        for rib in range(40, 160, 20):
+            pen.arc((left, rib, left + 72, rib + 26), 200, 340, fill=88, width=3)
+    pen.ellipse((88 + shift, 96, 138 + shift, 164), fill=176)  # the heart, to the viewer's right
+    if finding:  # the patient's right lung is on the viewer's left
+        x = (54 if finding.startswith("右") else 138) + shift + rng.randrange(-8, 9)
+        y = {"上": 58, "中": 97, "下": 136}[finding[2]] + rng.randrange(-6, 7)
+        radius = rng.randrange(14, 21)
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=rng.randrange(196, 228, 8))
+    return image.filter(ImageFilter.GaussianBlur(2)).point(lambda grey: grey // 4 * 4)
+
+
+def _fundus(finding: str, rng: random.Random) -> Image.Image:
+    side = 5 * CELL
+    image = Image.new("RGB", (side, side), (0, 0, 0))
+    pen = ImageDraw.Draw(image)
+    pen.ellipse((4, 4, side - 4, side - 4), fill=(196 + rng.randrange(-12, 13, 4), 92, 40))
+    x, y = rng.choice((46, side - 46)) + rng.randrange(-4, 5), side // 2 + rng.randrange(-6, 7)
+    for turn in range(8):  # vessels leave the optic disc
+        angle = turn * math.pi / 4 + rng.uniform(-0.2, 0.2)
+        middle = (x + 38 * math.cos(angle), y + 38 * math.sin(angle))
+        end = (x + 80 * math.cos(angle + 0.3), y + 80 * math.sin(angle + 0.3))
+        pen.line([(x, y), middle, end], fill=(138, 36, 24), width=2)
+    pen.ellipse((x - 12, y - 12, x + 12, y + 12), fill=(244, 208, 136))
+    for _ in range(rng.randrange(12, 19) if finding else 0):
+        a, r = rng.uniform(0, 2 * math.pi), rng.uniform(20, 62)
+        u, v = side / 2 + r * math.cos(a), side / 2 + r * math.sin(a)
+        size = rng.uniform(3, 6)
+        pen.ellipse((u - size, v - size, u + size, v + size), fill=(88, 8, 8))
+    disc = Image.new("L", (side, side), 0)
+    ImageDraw.Draw(disc).ellipse((4, 4, side - 4, side - 4), fill=255)
+    return Image.composite(image, Image.new("RGB", (side, side)), disc).quantize(32).convert("RGB")
+
+
+def _ecg(finding: str, rng: random.Random) -> Image.Image:
+    width, height = 8 * CELL, 3 * CELL
+    image = Image.new("RGB", (width, height), (255, 240, 240))
+    pen = ImageDraw.Draw(image)
+    for line in range(0, width, PATCH):
+        pen.line((line, 0, line, height), fill=(244, 196, 196))
+    for line in range(0, height, PATCH):
+        pen.line((0, line, width, line), fill=(244, 196, 196))
+    gap = {"心率偏快": 26, "心率偏慢": 84}.get(finding, 50) + rng.randrange(-3, 4)
+    x, base, points = rng.randrange(4, 20), height * 5 // 8, [(0, height * 5 // 8)]
+    while x < width - 14:
+        wave = ((0, 0), (3, -4), (6, 0), (8, 5), (10, -38), (12, 9), (14, 0), (17, -7), (21, 0))
+        points += [(x + dx, base + dy) for dx, dy in wave]
+        x += gap + (rng.choice((-20, -12, 14, 30)) if finding == "节律不齐" else 0)
+    pen.line([*points, (width, base)], fill=(20, 20, 60), width=2)
+    return image

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""facts -> demo data: questions and answers of the demo's world, with the images they ask about.
+
+writes  OUT/{accuracy,warmth,vision}.jsonl (records of medtune.records), OUT/images/, then OUT/SOURCE_CARD.md
+
+For developers (extra `demo`); the same seed and packages give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the folder of demo data."""
+    from medtune.demo import card, collection
+    from medtune.records import DIMENSIONS
+
+    args = parse(argv)
+    made = collection.collect(args.seed)
+    for dimension in DIMENSIONS:
+        lines = [record.to_json() + "\n" for record in made.records if record.dim == dimension]
+        write(args.out / f"{dimension}.jsonl", "".join(lines).encode())
+    for name, png in made.images.items():
+        write(args.out / name, png)
+    write(args.out / "SOURCE_CARD.md", card.of_data(made.records, args.seed).encode())
+    print(f"{len(made.records)} records and {len(made.images)} images in {args.out}")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "data" / "raw" / "demo")
+    parser.add_argument("--seed", type=int, default=20261124)
+    return parser.parse_args(argv)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file and the folders it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+if __name__ == "__main__":
+    main()
