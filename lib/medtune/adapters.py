@@ -164,10 +164,7 @@ def weights(model: nn.Module) -> dict[str, mx.array]:
 def save_weights(path: Path, tensors: dict[str, mx.array]) -> None:
     """Write adapter tensors atomically, with the header that says they are MLX's."""
     with files.atomic(path) as partial:
-        named = partial.with_suffix(".safetensors")  # mx appends the suffix where it is missing
-        mx.save_safetensors(str(named), tensors, {"format": "mlx"})
-        if named != partial:
-            named.replace(partial)
+        mx.save_safetensors(str(partial), tensors, {"format": "mlx"})
 
 
 def census(model: nn.Module) -> dict[str, int]:

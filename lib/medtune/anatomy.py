@@ -47,16 +47,39 @@ class Anatomy:
         """Width of the residual stream."""
         return int(self.model.config.text_config.hidden_size)
 
-    def run(self, first: int, last: int, h: mx.array, positions: mx.array, deepstack: mx.array | None) -> mx.array:
+    @property
+    def deepstack_levels(self) -> int:
+        """How many of the first decoder layers get visual features added after them."""
+        return len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()))
+
+    def drop(self, first: int, last: int) -> None:
+        """Free the decoder layers first..last-1; the model cannot run them any more."""
+        for index in range(first, last):
+            self.layers[index] = None
+        mx.clear_cache()
+
+    def run(
+        self,
+        first: int,
+        last: int,
+        h: mx.array,
+        positions: mx.array,
+        deepstack: mx.array | None,
+        checkpoint: bool = False,
+    ) -> mx.array:
         """Decoder layers first..last-1 on h (B, T, D).
 
         positions (3, B, T) int32; deepstack (K, B, T, D) or None: what is added after layer k < K, zero where there
-        is no image. Right padding is safe: attention is causal.
+        is no image. Right padding is safe: attention is causal. With ``checkpoint`` a layer's inner activations are
+        computed again in the backward pass instead of being kept.
         """
-        rotary = self.layers[last - 1].self_attn.rotary_emb
+        if first == last:
+            return h
+        rotary = self.layers[first].self_attn.rotary_emb
         embeddings = None if rotary.fused_apply else rotary(h, positions)
         for index in range(first, last):
-            h = self.layers[index](h, "causal", None, positions, embeddings)
+            layer = nn.utils.checkpoint(self.layers[index]) if checkpoint else self.layers[index]
+            h = layer(h, "causal", None, positions, embeddings)
             if deepstack is not None and index < deepstack.shape[0]:
                 h = h + deepstack[index]
         return h

@@ -18,7 +18,7 @@ from medtune.errors import UserError
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` and move it there on success: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-partial-{path.name}")
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # same suffix: some writers append a missing one
     try:
         yield partial
         with open(partial, "rb") as written:

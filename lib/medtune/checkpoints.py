@@ -1,0 +1,83 @@
+"""The state of a run on disk: what it takes to go on as if it had never stopped.
+
+One safetensors file holds adapters, optimizer state and random key, its header the counters; it is replaced
+atomically, so a kill at any moment leaves a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.optimizers as optim
+from mlx.utils import tree_flatten, tree_unflatten
+
+from medtune import adapters, files
+from medtune.errors import UserError
+
+RESUME = "resume.safetensors"
+
+
+@dataclass
+class Progress:
+    """The counters of a run; everything that decides the next step or the final receipt."""
+
+    fingerprint: str  # of config and data set: a state of another run is refused
+    step: int = 0
+    best: float | None = None  # lowest validation loss
+    best_step: int = 0
+    waited: int = 0  # validations since the best
+    seconds: float = 0.0  # of training, without set-up
+    totals: dict[str, float] = field(default_factory=dict)  # tokens, supervised tokens, padding so far
+    window: dict[str, Any] = field(default_factory=dict)  # sums since the last report
+    first: dict[str, Any] = field(default_factory=dict)  # first measured losses
+    last: dict[str, Any] = field(default_factory=dict)  # latest measured losses
+    best_by_dim: dict[str, float] = field(default_factory=dict)
+    share: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss per dimension, summed
+    saved: list[dict[str, Any]] = field(default_factory=list)  # numbered checkpoints
+
+
+def save(path: Path, model: Any, optimizer: optim.Optimizer, progress: Progress) -> None:
+    """Write the whole state atomically."""
+    tensors = {f"adapters.{name}": value for name, value in tree_flatten(model.trainable_parameters())}
+    tensors |= {f"optimizer.{name}": value for name, value in tree_flatten(optimizer.state)}
+    tensors["random"] = mx.random.state[0]
+    with files.atomic(path) as partial:
+        mx.save_safetensors(str(partial), tensors, {"format": "mlx", "progress": json.dumps(asdict(progress))})
+
+
+def load(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -> Progress | None:
+    """Restore model, optimizer and random key in place; None where there is no state to go on from."""
+    if not path.exists():
+        return None
+    tensors, header = mx.load(str(path), return_metadata=True)
+    progress = Progress(**json.loads(header["progress"]))
+    if progress.fingerprint != fingerprint:
+        raise UserError(
+            f"{path.parent}: holds an unfinished run of other settings or data; train into another folder "
+            f"(make train RUN=...) or remove {path}"
+        )
+    model.update(
+        tree_unflatten([(k.removeprefix("adapters."), v) for k, v in tensors.items() if k.startswith("adapters.")])
+    )
+    state = [(k.removeprefix("optimizer."), v) for k, v in tensors.items() if k.startswith("optimizer.")]
+    optimizer.state = tree_unflatten(state)
+    high, low = tensors["random"].tolist()
+    mx.random.seed((high << 32) | low)
+    return progress
+
+
+def save_adapters(folder: Path, name: str, model: Any, config: adapters.AdapterConfig) -> int:
+    """Write the adapters as ``folder/name`` beside their adapter_config.json; returns the bytes written."""
+    adapters.save_weights(folder / name, adapters.weights(model))
+    files.write_json(folder / adapters.CONFIG, config.to_json())
+    return (folder / name).stat().st_size
+
+
+def prune(folder: Path, progress: Progress, keep_last: int) -> None:
+    """Delete the oldest numbered checkpoints beyond ``keep_last``; the best is kept apart in adapters.safetensors."""
+    while len(progress.saved) > keep_last:
+        (folder / progress.saved.pop(0)["file"]).unlink(missing_ok=True)

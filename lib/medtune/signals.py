@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM as a wish that is granted at the next safe place."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+@dataclass
+class Interrupt:
+    """Whether somebody asked to stop."""
+
+    requested: bool = False
+
+
+@contextmanager
+def deferred() -> Iterator[Interrupt]:
+    """Note the first Ctrl-C or SIGTERM instead of raising; a second one raises at once."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt  # signals can only be handled on the main thread
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if interrupt.requested:
+            raise KeyboardInterrupt
+        interrupt.requested = True
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

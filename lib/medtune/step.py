@@ -1,0 +1,133 @@
+"""One optimizer step: loss and gradients of the adapted top of the model, clipped, applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+from mlx.utils import tree_map
+
+from medtune.anatomy import Anatomy
+from medtune.feed import MicroBatch
+from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
+from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
+from medtune.trunk import Activations
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One step's results, still on the device: loss and grad_norm scalars, the terms summed over micro-batches."""
+
+    loss: mx.array
+    grad_norm: mx.array
+    terms: Terms
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Learning rate of optimizer step 1..iters: linear warm-up, then constant or half a cosine to final * peak."""
+    peak, schedule = config.optimizer.learning_rate, config.lr_schedule
+    if step <= schedule.warmup:
+        return peak * step / (schedule.warmup + 1)
+    if isinstance(schedule, Constant):
+        return peak
+    assert isinstance(schedule, Cosine)
+    done = (step - schedule.warmup - 1) / max(config.iters - schedule.warmup, 1)  # < 1: the last step still learns
+    return peak * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def make_optimizer(config: Optimizer) -> optim.Optimizer:
+    """The configured optimizer; its learning rate is set before every step."""
+    if config.name == "adamw":
+        return optim.AdamW(config.learning_rate, weight_decay=config.weight_decay, bias_correction=True)
+    if config.name == "adam":
+        return optim.Adam(config.learning_rate, bias_correction=True)
+    return optim.SGD(config.learning_rate, weight_decay=config.weight_decay)
+
+
+class Step:
+    """The top of a model from decoder layer ``first``, its optimizer, and the compiled step over both."""
+
+    def __init__(self, anatomy: Anatomy, first: int, config: TrainConfig, *, compiled: bool, checkpoint: bool) -> None:
+        self.anatomy, self.first, self.config, self.checkpoint = anatomy, first, config, checkpoint
+        self.model = anatomy.model
+        self.optimizer = make_optimizer(config.optimizer)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.forward: Callable[..., tuple[mx.array, Terms]] = self._loss
+        self._gradients = nn.value_and_grad(self.model, self._loss)
+        if compiled:
+            state = [self.model.state, mx.random.state]
+            self._gradients = partial(mx.compile, inputs=state, outputs=state)(self._gradients)
+            self.forward = partial(mx.compile, inputs=state, outputs=state)(self._loss)
+
+    def __call__(self, micro: Sequence[MicroBatch], step: int) -> Outcome:
+        """Take optimizer step ``step`` (1-based) over its micro-batches; nothing waits for the device but memory."""
+        tokens = mx.array(float(sum(batch.supervised for batch in micro)))
+        sequences = mx.array(float(sum(len(batch.ids) for batch in micro)))
+        self.model.train()
+        total: tuple[mx.array, Terms, Any] | None = None
+        for batch in micro:
+            (loss, terms), gradients = self._gradients(*_arguments(batch.activations, batch.rows), tokens, sequences)
+            total = (loss, terms, gradients) if total is None else _added(total, (loss, terms, gradients))
+            if len(micro) > 1:
+                mx.eval(total)  # frees this micro-batch's activations
+        assert total is not None
+        loss, terms, gradients = total
+        clip = self.config.optimizer.grad_clip
+        gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
+        self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
+        self.optimizer.update(self.model, gradients)
+        return Outcome(loss, norm, Terms(*terms))
+
+    def evaluate(self, batch: MicroBatch) -> Terms:
+        """Terms of a batch without dropout and without a gradient."""
+        self.model.eval()
+        one = mx.array(1.0)
+        return Terms(*self.forward(*_arguments(batch.activations, batch.rows), one, one)[1])
+
+    def sequence_log_probs(self, batch: MicroBatch) -> mx.array:
+        """log p of each sequence's preference rows (B,), without dropout."""
+        self.model.eval()
+        logp = self._row_log_probs(batch.activations, batch.rows)
+        return sequence_sums(logp * batch.rows.preference, batch.rows.sequence, len(batch.ids))
+
+    def _loss(
+        self,
+        h: mx.array,
+        positions: mx.array,
+        deepstack: mx.array | None,
+        rows: tuple[mx.array, ...],
+        tokens: mx.array,
+        sequences: mx.array,
+    ) -> tuple[mx.array, Terms]:
+        chosen = Rows(*rows)
+        logp = self._row_log_probs(Activations(h, positions, deepstack), chosen)
+        goal = self.config.objective
+        return objective(logp, chosen, tokens, sequences, goal.beta, goal.gamma)
+
+    def _row_log_probs(self, activations: Activations, rows: Rows) -> mx.array:
+        depth = len(self.anatomy.layers)
+        h = self.anatomy.run(
+            self.first, depth, activations.h, activations.positions, activations.deepstack, checkpoint=self.checkpoint
+        )
+        return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.anatomy.logits)
+
+
+def _arguments(activations: Activations, rows: Rows) -> tuple[Any, ...]:
+    return activations.h, activations.positions, activations.deepstack, tuple(rows)
+
+
+def _added(a: tuple[mx.array, Terms, Any], b: tuple[mx.array, Terms, Any]) -> tuple[mx.array, Terms, Any]:
+    """Sum of two micro-batches' results; rho is per sequence and is put together instead."""
+    terms = Terms(
+        *(
+            mx.concatenate([x, y]) if name == "rho" else x + y
+            for name, x, y in zip(Terms._fields, a[1], b[1], strict=True)
+        )
+    )
+    return a[0] + b[0], terms, tree_map(mx.add, a[2], b[2])

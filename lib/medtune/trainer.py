@@ -1,0 +1,294 @@
+"""The training loop: steps, reports, validation, checkpoints, and the reasons to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from medtune import adapters, checkpoints, signals
+from medtune.batches import Plan, by_length
+from medtune.checkpoints import Progress
+from medtune.errors import UserError
+from medtune.feed import Feed, MicroBatch
+from medtune.i18n import tr
+from medtune.objective import Terms
+from medtune.records import DIMENSIONS
+from medtune.runlog import RunLog
+from medtune.schemas import TrainConfig
+from medtune.step import Outcome, Step, learning_rate
+
+CACHE_BYTES = 2 * 2**30  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Mean -log p per desirable token, over everything and per dimension that has any."""
+
+    loss: float
+    by_dim: dict[str, float]
+    rows: int
+
+    @classmethod
+    def of(cls, nll: Sequence[float], rows: Sequence[float]) -> Losses:
+        """Losses from sums per dimension."""
+        by_dim = {d: n / r for d, n, r in zip(DIMENSIONS, nll, rows, strict=True) if r}
+        return cls(sum(nll) / max(sum(rows), 1), by_dim, int(sum(rows)))
+
+
+class Trainer:
+    """One run in one folder, from its last checkpoint to its last step."""
+
+    def __init__(
+        self,
+        step: Step,
+        adapter: adapters.AdapterConfig,
+        config: TrainConfig,
+        folder: Path,
+        feeds: tuple[Feed, Feed],
+        plan: Plan,
+        fingerprint: str,
+    ) -> None:
+        self.step, self.adapter, self.config, self.folder, self.plan = step, adapter, config, folder, plan
+        self.train_feed, self.valid_feed = feeds
+        self.resume_path = folder / checkpoints.RESUME
+        restored = checkpoints.load(self.resume_path, step.model, step.optimizer, fingerprint)
+        self.progress = restored or Progress(fingerprint)
+        self.stopped = "finished"
+
+    def run(self) -> Progress:
+        """Train to the end, or until patience runs out; Ctrl-C saves first and then stops the program."""
+        mx.set_cache_limit(CACHE_BYTES)
+        start = self.progress.step
+        with RunLog(self.folder, self.config.iters, start) as log, signals.deferred() as interrupt:
+            log.metric("event", start, name="resume" if start else "start", total_steps=self.config.iters, text="")
+            log.say(tr("resuming at step {step}", step=start) if start else tr("training starts"))
+            if not start:
+                self._validate(log, 1)
+            self._steps(log, interrupt)
+            self._finish(log)
+        return self.progress
+
+    def _steps(self, log: RunLog, interrupt: signals.Interrupt) -> None:
+        config, progress = self.config, self.progress
+        micro = config.grad_accumulation_steps
+        stream = self.train_feed.stream(
+            chosen[i::micro] for chosen in self.plan[progress.step : config.iters] for i in range(micro)
+        )
+        clock = time.perf_counter()
+        for number in range(progress.step + 1, config.iters + 1):
+            batches = [next(stream) for _ in range(micro)]
+            outcome = self.step(batches, number)
+            mx.eval(outcome, self.step.model.trainable_parameters(), self.step.optimizer.state)
+            self._guard(outcome, batches, number)
+            progress.step = number
+            progress.seconds += time.perf_counter() - clock
+            clock = time.perf_counter()
+            self._count(outcome, batches)
+            log.advance(float(outcome.loss.item()))
+            if number % config.steps_per_report == 0 or number == config.iters:
+                self._report(log, outcome)
+            if number % config.steps_per_eval == 0 or number == config.iters:
+                self._validate(log, number)
+                clock = time.perf_counter()
+            if number % config.save_every == 0 or number == config.iters:
+                self._checkpoint(log)
+                clock = time.perf_counter()
+            if self._out_of_patience(log):
+                return
+            if interrupt.requested:
+                self._interrupted(log)
+
+    def _guard(self, outcome: Outcome, batches: Sequence[MicroBatch], number: int) -> None:
+        """A loss that is no number any more ends the run before it can be saved."""
+        if mx.isfinite(outcome.loss).item() and mx.isfinite(outcome.grad_norm).item():
+            return
+        ids = ", ".join(name for batch in batches for name in batch.ids)
+        raise UserError(
+            tr(
+                "step {step}: the loss or gradient is not finite on examples {ids}; the last checkpoint is kept; look "
+                "at these records or lower optimizer.learning_rate",
+                step=number,
+                ids=ids,
+            )
+        )
+
+    def _count(self, outcome: Outcome, batches: Sequence[MicroBatch]) -> None:
+        terms = outcome.terms
+        for name, values in (("nll", terms.nll), ("rows", terms.rows)):
+            sums = self.progress.window.setdefault(name, [0.0] * len(DIMENSIONS))
+            self.progress.window[name] = [a + b for a, b in zip(sums, values.tolist(), strict=True)]
+        self.progress.share = [a + b for a, b in zip(self.progress.share, terms.loss.tolist(), strict=True)]
+        counts = {
+            "steps": 1.0,
+            "objective": outcome.loss.item(),
+            "grad_norm": outcome.grad_norm.item(),
+            "tokens": sum(batch.tokens for batch in batches),
+            "padded": sum(batch.padded for batch in batches),
+            "supervised_tokens": sum(batch.supervised for batch in batches),
+        }
+        for name, value in counts.items():
+            self.progress.window[name] = self.progress.window.get(name, 0.0) + value
+            self.progress.totals[name] = self.progress.totals.get(name, 0.0) + value
+
+    def _report(self, log: RunLog, outcome: Outcome) -> None:
+        progress, window = self.progress, self.progress.window
+        losses = Losses.of(window["nll"], window["rows"])
+        seconds = max(progress.seconds - window.get("since", 0.0), 1e-9)
+        lr = learning_rate(self.config, progress.step)
+        log.metric(
+            "train",
+            progress.step,
+            loss=losses.loss,
+            loss_by_dim=losses.by_dim,
+            objective=window["objective"] / window["steps"],
+            lr=lr,
+            grad_norm=window["grad_norm"] / window["steps"],
+            tokens=int(progress.totals["tokens"]),
+            supervised_tokens=int(progress.totals["supervised_tokens"]),
+            tokens_per_sec=round(window["tokens"] / seconds, 1),
+            it_per_sec=round(window["steps"] / seconds, 3),
+            peak_memory_gb=round(mx.get_peak_memory() / 2**30, 3),
+            padding_fraction=round(1 - window["tokens"] / window["padded"], 4),
+        )
+        left = (self.config.iters - progress.step) * progress.seconds / progress.step
+        log.say(
+            tr(
+                "step {step}/{total}  loss {loss:.3f}  lr {lr:.2e}  {tok:.0f} tok/s  {it:.2f} it/s  {gb:.2f} GB  "
+                "ETA {eta}",
+                step=progress.step,
+                total=self.config.iters,
+                loss=losses.loss,
+                lr=lr,
+                tok=window["tokens"] / seconds,
+                it=window["steps"] / seconds,
+                gb=mx.get_peak_memory() / 2**30,
+                eta=_clock(left),
+            )
+        )
+        progress.first.setdefault("train_loss", losses.loss)
+        progress.last["train_loss"] = losses.loss
+        progress.window = {"since": progress.seconds}
+
+    def _validate(self, log: RunLog, number: int) -> None:
+        """Loss over the whole validation set, and the adapters when they are the best so far."""
+        started = time.perf_counter()
+        losses = self.validate()
+        seconds = time.perf_counter() - started
+        log.metric(
+            "valid",
+            number,
+            loss=losses.loss,
+            loss_by_dim=losses.by_dim,
+            supervised_tokens=losses.rows,
+            seconds=round(seconds, 3),
+        )
+        parts = "  ".join(f"{dim} {loss:.3f}" for dim, loss in losses.by_dim.items())
+        log.say(tr("step {step}: val_loss {loss:.4f}  ({parts})", step=number, loss=losses.loss, parts=parts))
+        progress = self.progress
+        progress.first.setdefault("val_loss", losses.loss)
+        progress.first.setdefault("val_by_dim", losses.by_dim)
+        progress.last["val_loss"] = losses.loss
+        if progress.best is None or losses.loss < progress.best:
+            progress.best, progress.best_step, progress.waited = losses.loss, number if progress.step else 0, 0
+            progress.best_by_dim = losses.by_dim
+            if self.config.select.by == "val_loss":
+                checkpoints.save_adapters(self.folder, adapters.WEIGHTS, self.step.model, self.adapter)
+        else:
+            progress.waited += 1
+
+    def validate(self) -> Losses:
+        """Deterministic: all of the validation set, no dropout, in one fixed order."""
+        lengths = [len(item.example.tokens) for item in self.valid_feed.items]
+        nll, rows = mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS))
+        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, 4))):
+            terms: Terms = self.step.evaluate(batch)
+            nll, rows = nll + terms.nll, rows + terms.rows
+            mx.eval(nll, rows)
+        return Losses.of(nll.tolist(), rows.tolist())
+
+    def _checkpoint(self, log: RunLog) -> None:
+        progress = self.progress
+        name = f"{progress.step:07d}_{adapters.WEIGHTS}"
+        size = checkpoints.save_adapters(self.folder, name, self.step.model, self.adapter)
+        progress.saved.append(
+            {"step": progress.step, "file": name, "bytes": size, "val_loss": progress.last["val_loss"]}
+        )
+        checkpoints.prune(self.folder, progress, self.config.keep_last)
+        checkpoints.save(self.resume_path, self.step.model, self.step.optimizer, progress)
+        log.metric("checkpoint", progress.step, file=name, best=progress.best_step == progress.step)
+
+    def _out_of_patience(self, log: RunLog) -> bool:
+        patience = self.config.select.patience
+        if patience is None or self.progress.waited < patience or self.progress.step == self.config.iters:
+            return False
+        text = tr(
+            "no better val_loss in {n} validations: stopping early at step {step}",
+            n=patience,
+            step=self.progress.step,
+        )
+        log.say(text)
+        log.metric("event", self.progress.step, name="early_stop", total_steps=self.config.iters, text=text)
+        self.stopped = "early_stop"
+        return True
+
+    def _interrupted(self, log: RunLog) -> None:
+        checkpoints.save(self.resume_path, self.step.model, self.step.optimizer, self.progress)
+        log.metric("event", self.progress.step, name="stop", total_steps=self.config.iters, text="")
+        log.say(tr("saved at step {step}; the same command goes on from here", step=self.progress.step))
+        raise KeyboardInterrupt
+
+    def _finish(self, log: RunLog) -> None:
+        if self.config.select.by == "last":
+            checkpoints.save_adapters(self.folder, adapters.WEIGHTS, self.step.model, self.adapter)
+        log.metric("event", self.progress.step, name="finish", total_steps=self.config.iters, text=self.stopped)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def references(step: Step, feed: Feed, batch_size: int) -> None:
+    """Fill in log-probabilities of the preference terms' answers under the base model (adapters off)."""
+    chosen = [index for index, item in enumerate(feed.items) if item.penalty]
+    lengths = [len(feed.items[index].example.tokens) for index in chosen]
+    plan = [[chosen[i] for i in part] for part in by_length(lengths, batch_size)]
+    with adapters.scaled(step.model, 0.0):
+        for part, batch in zip(plan, feed.stream(plan), strict=True):
+            sums = step.sequence_log_probs(batch)
+            feed.reference[part] = sums.tolist()
+
+
+def summary(trainer: Trainer) -> dict[str, Any]:
+    """The part of training.json's results that the loop knows."""
+    progress, config = trainer.progress, trainer.config
+    total = sum(abs(value) for value in progress.share) or 1.0
+    selected = progress.best_step if config.select.by == "val_loss" else progress.step
+    selected_loss = progress.best if config.select.by == "val_loss" else progress.last["val_loss"]
+    return {
+        "steps": progress.step,
+        "stopped": trainer.stopped,
+        "train_loss": {"first": progress.first["train_loss"], "last": progress.last["train_loss"]},
+        "val_loss": {
+            "first": progress.first["val_loss"],
+            "best": progress.best,
+            "best_step": progress.best_step,
+            "last": progress.last["val_loss"],
+        },
+        "val_loss_by_dim": {"first": progress.first["val_by_dim"], "best": progress.best_by_dim},
+        "measured_share": {d: abs(v) / total for d, v in zip(DIMENSIONS, progress.share, strict=True) if v},
+        "tokens": int(progress.totals["tokens"]),
+        "supervised_tokens": int(progress.totals["supervised_tokens"]),
+        "tokens_per_sec": round(progress.totals["tokens"] / progress.seconds, 1),
+        "it_per_sec": round(progress.step / progress.seconds, 3),
+        "peak_memory_gb": round(mx.get_peak_memory() / 2**30, 3),
+        "train_seconds": round(progress.seconds, 2),
+        "checkpoints": progress.saved,
+        "selected": {"step": selected, "by": config.select.by, "val_loss": selected_loss},
+    }

@@ -1,0 +1,256 @@
+"""A data set, a base model and settings put together into a trainer."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+from medtune import adapters, files, trainer
+from medtune.anatomy import Anatomy
+from medtune.basemodel import Base
+from medtune.chat import Chat, Example
+from medtune.checkpoints import RESUME
+from medtune.dataset import Dataset
+from medtune.errors import UserError
+from medtune.feed import Feed, Weighted, weigh
+from medtune.i18n import tr
+from medtune.priorities import Priorities, priorities
+from medtune.progress import progress
+from medtune.records import Record
+from medtune.runlog import METRICS
+from medtune.schemas import TrainConfig
+from medtune.step import Step
+from medtune.trunk import Layout, Store, Trunk
+
+CACHE = Path("data/cache/trunk")
+STREAM_LAYERS = 4  # decoder layers in memory at a time where the whole trunk does not fit
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from: the weighted examples of both splits and the priorities they were weighted by."""
+
+    train: list[Weighted]
+    valid: list[Weighted]
+    priorities: Priorities
+    unused: int  # undesirable records the objective leaves out
+
+
+def check_same_files(dataset: Dataset, base: Base) -> None:
+    """Refuse a data set counted with another tokenizer or image processor than the base model's."""
+    counted = dataset.manifest.results
+    for part, now in (("tokenizer", base.tokenizer_hash), ("processor", base.processor_hash)):
+        if counted[part]["hash"] != now:
+            raise UserError(
+                tr(
+                    "{data}: its tokens were counted with another {part} than that of {base}; set data.yaml's "
+                    "tokenizer to {base} and run `make data`",
+                    data=dataset.root,
+                    part=part,
+                    base=base.name,
+                )
+            )
+
+
+def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
+    """Encode and weigh the records of train and valid; only desirable answers are validated on."""
+    records = {split: dataset.split(split) for split in ("train", "valid")}
+    kept = [record for record in records["train"] if _used(record, config)]
+    desirable = Counter(record.dim for record in kept if record.label == 1)
+    if not desirable:
+        raise UserError(tr("{data}: no desirable answer to learn from; add records with label 1", data=dataset.root))
+    weights = priorities(config.objective, desirable)
+    kept = [record for record in kept if record.dim in weights.draw]
+    validated = [record for record in records["valid"] if record.label == 1 and record.dim in weights.draw]
+    if not validated:
+        raise UserError(
+            tr(
+                "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
+                data=dataset.root,
+            )
+        )
+    with progress(tr("tokens"), len(kept) + len(validated), "rec") as bar:
+
+        def encoded(chosen: Sequence[Record], done: int) -> list[Weighted]:
+            items = []
+            for record in chosen:
+                items.append(weigh(record, chat.encode(record, dataset.root), weights))
+                bar.update(done + len(items), "")
+            return items
+
+        train = encoded(kept, 0)
+        valid = encoded(validated, len(train))
+    return Material(train, valid, weights, len(records["train"]) - len(kept))
+
+
+def _used(record: Record, config: TrainConfig) -> bool:
+    """Whether the objective has a term for the record."""
+    if record.label == 1:
+        return True
+    kind = config.objective.negatives
+    return kind != "off" and (kind != "unlikelihood" or bool(record.spans))
+
+
+def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
+    """Hash of everything that decides a run's result."""
+    return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
+
+
+def first_adapted(anatomy: Anatomy, config: TrainConfig) -> int:
+    """Index of the lowest decoder layer that is trained."""
+    depth = len(anatomy.layers)
+    return 0 if config.lora.num_layers == -1 else depth - min(config.lora.num_layers, depth)
+
+
+def use_cache(config: TrainConfig, store: Store, examples: Sequence[Example]) -> bool:
+    """Whether the trunk's activations go to disk: as told, or where examples are seen more than once and fit."""
+    if config.trunk_cache != "auto":
+        return config.trunk_cache == "on"
+    seen = config.iters * config.batch_size
+    return seen > len(examples) and store.bytes_for(examples) < 0.5 * files.free_bytes(store.folder)
+
+
+def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
+    """The store of this model's activations at layer ``first``, named by everything they depend on."""
+    dtype = next(v.dtype for k, v in tree_flatten(anatomy.layers[0].parameters()) if k == "input_layernorm.weight")
+    name = str(dtype).removeprefix("mlx.core.")
+    layout = Layout(
+        hidden=anatomy.hidden_size,
+        dtype="float32" if name == "float32" else "uint16",
+        mlx_dtype=name,
+        levels=anatomy.deepstack_levels if first < anatomy.deepstack_levels else 0,
+    )
+    key = files.hash_of([base.weights_hash, base.quantization, base.processor_hash, name, first, mx.__version__])
+    return Store(CACHE / key[:16], layout)
+
+
+def fill_store(store: Store, base: Base, chat: Chat, first: int, examples: Sequence[Example]) -> None:
+    """Run the trunk over the examples that are not stored yet, with a model of its own that is dropped afterwards."""
+    missing = store.missing(examples)
+    if not missing:
+        print(tr("trunk cache: all {n} examples are there ({folder})", n=len(examples), folder=store.folder))
+        return
+    size = files.megabytes(store.check_disk(missing))
+    print(tr("trunk cache: {n} examples, {size} in {folder}", n=len(missing), size=size, folder=store.folder))
+    trunk = Trunk(Anatomy.of(base.load()), chat, first)
+    group = first if _fits(base) else STREAM_LAYERS
+    passes = len(trunk.cuts(group))
+    total = passes * sum(len(example.tokens) for example in missing)
+    with progress(tr("trunk"), total, "tok") as bar:
+        done = 0
+
+        def tick(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            bar.update(done, "")
+
+        store.fill(trunk, missing, group, tick)
+
+
+def _fits(base: Base) -> bool:
+    """Whether all weights together take at most half of this machine's memory."""
+    from medtune.receipt import machine
+
+    weights = sum(shard.stat().st_size for shard in base.path.glob("*.safetensors"))
+    return weights < 0.5 * machine()["memory_gb"] * 2**30
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trainer ready to run, and the facts about the run that are known before its first step."""
+
+    trainer: trainer.Trainer
+    facts: dict[str, Any]
+    outputs: tuple[str, ...] = (adapters.WEIGHTS, adapters.CONFIG, METRICS)
+
+    def run(self) -> dict[str, Any]:
+        """Train, and return the results of training.json."""
+        self.trainer.run()
+        measured = trainer.summary(self.trainer)
+        measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
+        measured["lora"] = {
+            **self.facts["lora"],
+            "adapter_bytes": (self.trainer.folder / adapters.WEIGHTS).stat().st_size,
+        }
+        (self.trainer.folder / RESUME).unlink(missing_ok=True)  # finished: nothing to go on with
+        return {**self.facts, **measured}
+
+
+def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Job:
+    """Everything from the encoded records to the attached adapters."""
+    check_same_files(dataset, base)
+    chat = Chat(base)
+    material = gather(dataset, chat, config)
+    anatomy = Anatomy.of(base.load())
+    first = first_adapted(anatomy, config)
+    store = open_store(base, anatomy, first)
+    examples = [item.example for item in material.train + material.valid]
+    cached = use_cache(config, store, examples)
+    started = time.perf_counter()
+    if cached:
+        fill_store(store, base, chat, first, examples)
+    trunk_seconds = round(time.perf_counter() - started, 2)
+    mx.random.seed(config.seed)
+    adapter = adapters.attach(anatomy.model, config.lora)
+    census = adapters.census(anatomy.model)
+    source = (None, store) if cached else (Trunk(anatomy, chat, first), None)
+    feeds = Feed(material.train, *source), Feed(material.valid, *source)
+    step = Step(anatomy, first, config, compiled=_compiles(), checkpoint=config.grad_checkpoint == "on")
+    trainer.references(step, feeds[0], config.batch_size)
+    plan = batch_plan(material, config)
+    facts = {
+        "base_model": _base_facts(base, anatomy),
+        "dataset": {"path": str(dataset.root), "hash": dataset.hash},
+        "template_hash": base.template_hash,
+        "system_prompt": dataset.manifest.config.get("system_prompt", ""),
+        "lora": {
+            "rank": config.lora.rank,
+            "alpha": config.lora.alpha,
+            "scale": adapter.scale,
+            "num_layers": len(anatomy.layers) - first,
+            "keys": list(adapter.keys),
+            "trainable_parameters": sum(census.values()),
+            "census": census,
+        },
+        "epochs": round(config.iters * config.batch_size / len(material.train), 3),
+        "unused_records": material.unused,
+        "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
+        "trunk_seconds": trunk_seconds,
+        "trunk": {"used": cached, "layers": first, "bytes": store.bytes_for(examples) if cached else 0},
+    }
+    return Job(trainer.Trainer(step, adapter, config, run, feeds, plan, fingerprint(dataset, base, config)), facts)
+
+
+def batch_plan(material: Material, config: TrainConfig) -> list[list[int]]:
+    """The examples of every step."""
+    from medtune.batches import plan
+
+    dims = [item.example.dim for item in material.train]
+    lengths = [len(item.example.tokens) for item in material.train]
+    return plan(dims, lengths, material.priorities.draw, config.iters, config.batch_size, config.seed)
+
+
+def _compiles() -> bool:
+    """Compiling pays on a GPU; on a CPU every shape would go through the C++ compiler for seconds."""
+    return mx.default_device().type != mx.DeviceType.cpu
+
+
+def _base_facts(base: Base, anatomy: Anatomy) -> dict[str, Any]:
+    parameters = tree_flatten(anatomy.model.parameters())
+    return {
+        "name": base.name,
+        "hash": base.weights_hash,
+        "model_type": base.config["model_type"],
+        "layers": len(anatomy.layers),
+        "hidden": anatomy.hidden_size,
+        "parameters": sum(v.size for k, v in parameters if "lora_" not in k),
+        "quantization": base.quantization,
+        "dtype": str(base.config.get("dtype") or base.config.get("torch_dtype") or ""),
+    }
