@@ -11,8 +11,8 @@ def check(answer: str, value: str | list[str], rivals: list[str] | None = None) 
     """1 when the first grade the answer asserts is ``value`` (any of its wordings) and not one of ``rivals``, else 0.
 
     ``rivals`` is the rest of the scale. The first assertion counts, because a good answer may go on to explain the
-    other grades. A negated grade (不是2级) asserts nothing, nor does a title in 《》; a longer name wins over one inside
-    it (正常高值 is not 正常).
+    other grades. A negated grade (不是2级) asserts nothing, nor does a title in 《》; a longer name wins over one
+    inside it (正常高值 is not 正常).
     """
     right = [normalise(name) for name in ([value] if isinstance(value, str) else value)]
     wrong = [normalise(name) for name in rivals or []]
