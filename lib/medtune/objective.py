@@ -51,7 +51,7 @@ class Terms(NamedTuple):
 def log_probs(logits: mx.array, targets: mx.array) -> mx.array:
     """log p of each target: logits (S, V) any float, targets (S,) -> (S,) float32."""
     logits = logits.astype(mx.float32)
-    chosen = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+    chosen = mx.take_along_axis(logits, mx.stop_gradient(targets)[:, None], axis=-1)[:, 0]
     return chosen - mx.logsumexp(logits, axis=-1)
 
 

@@ -67,22 +67,27 @@ class Step:
 
     def __call__(self, micro: Sequence[MicroBatch], step: int) -> Outcome:
         """Take optimizer step ``step`` (1-based) over its micro-batches; nothing waits for the device but memory."""
+        loss, terms, gradients = self.gradients(micro)
+        clip = self.config.optimizer.grad_clip
+        gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
+        self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
+        self.optimizer.update(self.model, gradients)
+        return Outcome(loss, norm, terms)
+
+    def gradients(self, micro: Sequence[MicroBatch]) -> tuple[mx.array, Terms, Any]:
+        """Loss, terms and gradients of the adapters over the micro-batches of one step."""
         tokens = mx.array(float(sum(batch.supervised for batch in micro)))
         sequences = mx.array(float(sum(len(batch.ids) for batch in micro)))
         self.model.train()
         total: tuple[mx.array, Terms, Any] | None = None
         for batch in micro:
             (loss, terms), gradients = self._gradients(*_arguments(batch.activations, batch.rows), tokens, sequences)
-            total = (loss, terms, gradients) if total is None else _added(total, (loss, terms, gradients))
+            part = (loss, Terms(*terms), gradients)
+            total = part if total is None else _added(total, part)
             if len(micro) > 1:
                 mx.eval(total)  # frees this micro-batch's activations
         assert total is not None
-        loss, terms, gradients = total
-        clip = self.config.optimizer.grad_clip
-        gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
-        self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
-        self.optimizer.update(self.model, gradients)
-        return Outcome(loss, norm, Terms(*terms))
+        return total
 
     def evaluate(self, batch: MicroBatch) -> Terms:
         """Terms of a batch without dropout and without a gradient."""

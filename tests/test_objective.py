@@ -1,0 +1,137 @@
+"""The loss: hand-computed values, its invariants, and its equality with mlx-vlm's own."""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import pytest
+
+from medtune import objective
+from medtune.objective import Rows
+from medtune.priorities import priorities
+from medtune.schemas import Objective
+from tests.workshop import SETTINGS
+
+LOGITS = mx.array([[1.0, 0.0, -1.0]])
+
+
+def rows(weights: list[float], *, penalty: float = 0.0, reference: float = 0.0) -> Rows:
+    """One sequence of len(weights) rows."""
+    count = len(weights)
+    zeros = mx.zeros((count,), mx.int32)
+    return Rows(
+        at=zeros,
+        targets=zeros,
+        weights=mx.array(weights),
+        sequence=zeros,
+        dim=zeros,
+        preference=mx.full((count,), float(penalty > 0)),
+        penalty=mx.array([penalty]),
+        reference=mx.array([reference]),
+    )
+
+
+def signed(weight: float) -> float:
+    logp = objective.log_probs(LOGITS, mx.array([0]))
+    return objective.signed_nll(logp, mx.array([weight])).sum().item()
+
+
+def test_cross_entropy_and_unlikelihood_have_their_hand_computed_values():
+    assert signed(1.0) == pytest.approx(0.4076060, abs=1e-6)
+    assert signed(-1.0) == pytest.approx(1.0943443, abs=1e-6)
+
+
+def test_the_unlikelihood_gradient_is_the_hand_computed_one():
+    def loss(logits: mx.array) -> mx.array:
+        return objective.signed_nll(objective.log_probs(logits, mx.array([0])), mx.array([-1.0])).sum()
+
+    assert mx.grad(loss)(LOGITS)[0].tolist() == pytest.approx([0.665241, -0.486330, -0.178911], abs=1e-5)
+
+
+def test_a_certain_wrong_token_has_a_bounded_loss():
+    logp = mx.array([0.0])  # p = 1
+    assert objective.signed_nll(logp, mx.array([-1.0])).item() == pytest.approx(-math.log(1e-5))
+
+
+def test_apo_zero_has_its_hand_computed_value_and_gradient():
+    value, slope = mx.value_and_grad(lambda rho: objective.apo_zero_undesirable(rho, 0.1))(mx.array(2.0))
+    assert value.item() == pytest.approx(0.5498340, abs=1e-6)
+    assert slope.item() == pytest.approx(0.0247517, abs=1e-6)
+
+
+def test_at_the_start_the_preference_term_is_one_half_of_its_weight():
+    chosen = rows([1.0, 1.0], penalty=3.0, reference=-5.0)
+    logp = mx.array([-2.0, -3.0])
+    loss, terms = objective.objective(logp, chosen, mx.array(0.0), mx.array(1.0), beta=0.1, gamma=0.2)
+    assert loss.item() == pytest.approx(0.2 * 3.0 * 0.5)
+    assert terms.rho.tolist() == [0.0]
+
+
+def test_a_reference_that_is_the_policy_itself_is_caught():
+    """The bug of another trainer: its loss stayed at one constant while wrong answers were pushed down unboundedly."""
+
+    def loss(logp: mx.array, reference: mx.array) -> mx.array:
+        chosen = rows([1.0], penalty=1.0)._replace(reference=reference)
+        return objective.objective(logp, chosen, mx.array(0.0), mx.array(1.0), beta=0.1, gamma=1.0)[0]
+
+    moved = mx.array([-9.0])
+    honest = loss(moved, mx.array([-2.0])).item()
+    broken = loss(moved, mx.stop_gradient(moved)).item()
+    assert honest < 0.4 < broken == pytest.approx(0.5)
+
+
+def test_the_loss_is_linear_in_the_weights_and_additive_over_micro_batches():
+    logp = mx.array([-1.0, -2.0, -0.5])
+    whole = objective.objective(logp, rows([1.0, 2.0, -1.0]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
+    double = objective.objective(logp, rows([2.0, 4.0, -2.0]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
+    parts = sum(
+        objective.objective(logp[i : i + 1], rows([w]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
+        for i, w in enumerate([1.0, 2.0, -1.0])
+    )
+    assert double == pytest.approx(2 * whole)
+    assert parts == pytest.approx(whole)
+
+
+def test_padding_rows_add_nothing():
+    some = objective.objective(mx.array([-1.0]), rows([1.0]), mx.array(1.0), mx.array(1.0), 0.1, 0.2)
+    padded = objective.objective(mx.array([-1.0, -7.0]), rows([1.0, 0.0]), mx.array(1.0), mx.array(1.0), 0.1, 0.2)
+    assert some[0].item() == padded[0].item()
+    assert some[1].rows.tolist() == padded[1].rows.tolist()
+
+
+def test_logits_in_chunks_give_the_same_log_probs_and_gradients(monkeypatch: pytest.MonkeyPatch):
+    head = mx.random.normal((8, 50), key=mx.random.key(0))
+    hidden = mx.random.normal((37, 8), key=mx.random.key(1))
+    targets = mx.arange(37) % 50
+
+    def total(h: mx.array) -> mx.array:
+        return objective.row_log_probs(h, targets, lambda rows: rows @ head).sum()
+
+    whole = mx.value_and_grad(total)(hidden)
+    monkeypatch.setattr(objective, "CHUNK", 10)
+    chunked = mx.value_and_grad(total)(hidden)
+    assert mx.allclose(whole[0], chunked[0], rtol=1e-6)
+    assert mx.allclose(whole[1], chunked[1], atol=1e-6)
+
+
+def test_the_shares_of_the_original_priorities_are_the_published_ones():
+    goal = Objective.model_validate(SETTINGS["objective"])
+    made = priorities(goal, {"accuracy": 5, "warmth": 5, "vision": 5})
+    assert made.nominal == pytest.approx({"accuracy": 0.5, "warmth": 0.35, "vision": 0.15})
+    assert made.effective == pytest.approx({"accuracy": 0.6944, "warmth": 0.2431, "vision": 0.0625}, abs=1e-4)
+
+
+def test_share_loss_makes_the_configured_weights_the_shares_of_the_loss():
+    goal = Objective.model_validate(SETTINGS["objective"] | {"share": "loss"})
+    made = priorities(goal, {"accuracy": 5, "warmth": 5, "vision": 5})
+    assert made.effective == pytest.approx({"accuracy": 0.5, "warmth": 0.35, "vision": 0.15})
+
+
+@pytest.mark.parametrize("share", ["examples", "loss"])
+def test_the_mean_weight_over_the_draws_is_one_and_penalties_keep_their_ratio(share: str):
+    goal = Objective.model_validate(SETTINGS["objective"] | {"share": share})
+    made = priorities(goal, {"accuracy": 5, "warmth": 5})  # a dimension without records gives its share away
+    assert sum(made.draw[d] * made.reward[d] for d in made.draw) == pytest.approx(1.0)
+    assert made.penalty["accuracy"] / made.reward["accuracy"] == pytest.approx(1.5)
+    assert set(made.draw) == {"accuracy", "warmth"} and sum(made.draw.values()) == pytest.approx(1.0)

@@ -1,0 +1,214 @@
+"""The trunk and its cache: the same losses and gradients as the model as a whole, on every kind of model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
+
+from medtune import adapters, batches, files, training
+from medtune.anatomy import Anatomy
+from medtune.basemodel import Base, find
+from medtune.chat import Chat
+from medtune.demo.twin import write_twin
+from medtune.errors import UserError
+from medtune.feed import Feed, Weighted
+from medtune.records import Record
+from medtune.schemas import TrainConfig
+from medtune.step import Step
+from medtune.trunk import Activations, Store, Trunk, example_key
+from tests.workshop import SETTINGS, write_dataset
+
+KINDS = {
+    "dense": {"moe": False},
+    "dense-4bit": {"moe": False, "bits": 4},
+    "moe": {"moe": True},
+    "moe-4bit": {"moe": True, "bits": 4},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    folder = write_twin(tmp_path_factory.mktemp(request.param), **KINDS[request.param])
+    return find(str(folder))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+
+
+def records(folder: Path, base: Base) -> list[Record]:
+    write_dataset(folder, base.path)
+    rows = [Record.model_validate(row) for _, row in files.read_jsonl(folder / "train.jsonl")]
+    return [record for record in rows if record.label == 1]
+
+
+def items(base: Base, folder: Path) -> tuple[Chat, list[Weighted]]:
+    chat = Chat(base)
+    examples = [chat.encode(record, folder) for record in records(folder, base)]
+    return chat, [Weighted(example, example.weights) for example in examples]
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig.model_validate({"base_model": "x", **SETTINGS, **changes})
+
+
+def fresh(base: Base, settings: TrainConfig) -> tuple[Anatomy, Step]:
+    """The adapted model with adapters that do something."""
+    mx.random.seed(1)
+    anatomy = Anatomy.of(base.load())
+    adapters.attach(anatomy.model, settings.lora)
+    noise = [(k, mx.random.normal(v.shape) * 0.05) for k, v in tree_flatten(anatomy.model.trainable_parameters())]
+    anatomy.model.load_weights(noise, strict=False)
+    first = training.first_adapted(anatomy, settings)
+    return anatomy, Step(anatomy, first, settings, compiled=False, checkpoint=settings.grad_checkpoint == "on")
+
+
+def gradients(step: Step, feed: Feed, chosen: list[int]) -> tuple[float, dict[str, mx.array]]:
+    (batch,) = feed.stream([chosen])
+    loss, _, grads = step.gradients([batch])
+    return loss.item(), dict(tree_flatten(grads))
+
+
+def assert_same(a: tuple[float, dict[str, mx.array]], b: tuple[float, dict[str, mx.array]], tolerance: float) -> None:
+    assert a[0] == pytest.approx(b[0], rel=tolerance)
+    assert a[1].keys() == b[1].keys()
+    for name, value in a[1].items():
+        scale = mx.abs(value).max().item() + 1e-8
+        assert mx.abs(value - b[1][name]).max().item() <= tolerance * scale + 1e-7, name
+
+
+def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base: Base, tmp_path: Path):
+    settings = config()
+    chat, weighted = items(base, tmp_path)
+    anatomy, step = fresh(base, settings)
+    feed = Feed(weighted, Trunk(anatomy, chat, step.first), None)
+    chosen = [i for i, item in enumerate(weighted) if item.example.images][:2] + [0, 1]
+    ours = gradients(step, feed, chosen)
+    examples = [weighted[i].example for i in chosen]
+    pixels = [chat.pixels(example) for example in examples if example.images]
+    tokens = batches.token_matrix(examples)
+    supervised = np.zeros_like(tokens)
+    for row, example in enumerate(examples):
+        supervised[row, : len(example.weights)] = example.weights > 0
+    batch = {
+        "input_ids": mx.array(tokens),
+        "attention_mask": mx.ones_like(mx.array(tokens)),
+        "completion_mask": mx.array(supervised),
+        "pixel_values": mx.array(np.concatenate([p for p, _ in pixels])),
+        "image_grid_thw": mx.array(np.concatenate([g for _, g in pixels])),
+    }
+
+    def theirs(model):
+        return vlm_sft_loss(model, batch, train_on_completions=True)[0]
+
+    import mlx.nn as nn
+
+    loss, grads = nn.value_and_grad(anatomy.model, theirs)(anatomy.model)
+    assert_same(ours, (loss.item(), dict(tree_flatten(grads))), 1e-4)
+
+
+@pytest.mark.parametrize("layers", [1, 2, -1])
+def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_path: Path, layers: int):
+    settings = config(lora=SETTINGS["lora"] | {"num_layers": layers})
+    chat, weighted = items(base, tmp_path)
+    anatomy, step = fresh(base, settings)
+    live = Feed(weighted, Trunk(anatomy, chat, step.first), None)
+    store = training.open_store(base, anatomy, step.first)
+    training.fill_store(store, base, chat, step.first, [item.example for item in weighted])
+    cached = Feed(weighted, None, store)
+    images = [i for i, item in enumerate(weighted) if item.example.images][:3]
+    for chosen in ([0, 1, 2], images, [3, images[0]]):
+        assert_same(gradients(step, live, chosen), gradients(step, cached, chosen), 1e-4)
+
+
+def test_layers_streamed_a_few_at_a_time_store_the_same_activations(base: Base, tmp_path: Path):
+    chat, weighted = items(base, tmp_path)
+    examples = [item.example for item in weighted]
+    stored = []
+    for group in (3, 1):
+        anatomy = Anatomy.of(base.load())
+        layout = training.open_store(base, anatomy, 3).layout
+        store = Store(tmp_path / f"group{group}", layout)
+        store.fill(Trunk(anatomy, chat, 3), examples, group, lambda tokens: None)
+        stored.append(store.batch([example_key(example) for example in examples], 160).h)
+    assert np.abs(stored[0] - stored[1]).max() <= 1e-4 * np.abs(stored[0]).max()
+
+
+def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path):
+    chat, weighted = items(base, tmp_path)
+    results = []
+    for mode in ("off", "on"):
+        anatomy, step = fresh(base, config(grad_checkpoint=mode))
+        results.append(gradients(step, Feed(weighted, Trunk(anatomy, chat, step.first), None), [0, 1, 2]))
+    assert_same(results[0], results[1], 1e-5)
+
+
+def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path: Path):
+    chat, weighted = items(base, tmp_path)
+    anatomy = Anatomy.of(base.load())
+    example = weighted[0].example
+    changed = example.tokens.copy()
+    changed[-3] = changed[0]
+    trunk = Trunk(anatomy, chat, 4)
+    a = trunk([example])
+    b = trunk([type(example)(example.id, changed, example.weights)])
+    cut = len(changed) - 3
+    assert mx.allclose(a.h[:, :cut], b.h[:, :cut], atol=1e-6)
+    assert not mx.allclose(a.h[:, cut:], b.h[:, cut:], atol=1e-3)
+
+
+def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
+    dense_twin: Path, moe_twin: Path, tmp_path: Path
+):
+    base = find(str(dense_twin))
+    chat, weighted = items(base, tmp_path)
+    anatomy = Anatomy.of(base.load())
+    store = training.open_store(base, anatomy, 2)
+    examples = [item.example for item in weighted]
+    training.fill_store(store, base, chat, 2, examples[:5])
+    assert len(store.missing(examples)) == len(examples) - 5
+    training.fill_store(store, base, chat, 2, examples)
+    again = training.open_store(base, anatomy, 2)
+    assert again.missing(examples) == []
+    other = find(str(moe_twin))
+    assert training.open_store(other, Anatomy.of(other.load()), 2).folder != store.folder
+    assert training.open_store(base, anatomy, 1).folder != store.folder
+
+
+def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, tmp_path: Path):
+    from PIL import Image
+
+    chat, weighted = items(find(str(dense_twin)), tmp_path)
+    example = next(item.example for item in weighted if item.example.images)
+    before = example_key(example)
+    with Image.open(example.images[0]) as image:
+        Image.new("RGB", image.size, (1, 2, 3)).save(example.images[0])
+    assert example_key(example) != before
+
+
+def test_a_disk_that_is_too_small_is_refused_with_both_figures(
+    dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    base = find(str(dense_twin))
+    chat, weighted = items(base, tmp_path)
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
+    store = training.open_store(base, Anatomy.of(base.load()), 2)
+    with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
+        training.fill_store(store, base, chat, 2, [item.example for item in weighted])
+    assert not store.folder.exists() or not list(store.folder.iterdir())
+
+
+def test_padding_to_the_right_changes_nothing(base: Base, tmp_path: Path):
+    chat, weighted = items(base, tmp_path)
+    short, long = sorted((item.example for item in weighted), key=lambda e: len(e.tokens))[:: len(weighted) - 1]
+    trunk = Trunk(Anatomy.of(base.load()), chat, 4)
+    alone: Activations = trunk([short])
+    together = trunk([short, long])
+    size = len(short.tokens)
+    assert mx.allclose(alone.h[0, :size], together.h[0, :size], atol=1e-4)
