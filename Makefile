@@ -96,7 +96,7 @@ undeploy: $(READY) ## take the deployed model out of LM Studio
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
 
-$(MANIFEST): $(CONFIGS)/data.yaml $(wildcard data/raw/$(PROFILE)/*) $(call ask,$(SOURCES)$(call set,data)) | $(READY)
+$(MANIFEST): $(CONFIGS)/data.yaml $(wildcard data/raw/$(if $(filter demo,$(PROFILE)),demo/*,mine)) $(call ask,$(SOURCES)$(call set,data)) | $(READY)
 	$(prepare) $(call set,data)
 
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)

@@ -1,0 +1,61 @@
+"""A prepared data set: its splits, its images and its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medtune import files
+from medtune.errors import UserError, raise_all
+from medtune.i18n import tr
+from medtune.receipt import Receipt
+from medtune.records import SPLITS, Record
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The folder ``prepare_data`` wrote; image names of its records are relative to ``root``."""
+
+    root: Path
+    manifest: Receipt
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """Open a finished data set; a UserError where there is none or its files are not those of the manifest."""
+        manifest = Receipt.read(folder / MANIFEST)
+        problems = []
+        for name, sha256 in manifest.outputs.items():
+            if not (folder / name).exists():
+                problems.append(tr("{name} is missing", name=name))
+            elif files.sha256(folder / name) != sha256:
+                problems.append(tr("{name} was changed after it was prepared", name=name))
+        try:
+            raise_all(problems, str(folder))
+        except UserError as error:
+            raise UserError(f"{error}; " + tr("run `make data` again")) from None
+        return cls(folder, manifest)
+
+    @property
+    def hash(self) -> str:
+        """Hash of the three splits, and through the records of every image."""
+        return files.hash_of(self.manifest.outputs)
+
+    def split(self, name: str) -> list[Record]:
+        """The records of train, valid or test, in file order; a UserError when one of their images is gone."""
+        if name not in SPLITS:
+            raise ValueError(f"{name}: not a split")
+        records = [Record.model_validate(row) for _, row in files.read_jsonl(self.root / f"{name}.jsonl")]
+        images = dict.fromkeys(image for record in records for image in record.images)
+        lost = [image for image in images if not (self.root / image).exists()]
+        if lost:
+            raise UserError(
+                tr(
+                    "{folder}: {count} images are missing ({first} ...); run `make data` again",
+                    folder=self.root,
+                    count=len(lost),
+                    first=lost[0],
+                )
+            )
+        return records

@@ -1,0 +1,226 @@
+"""The image store: every image of a dataset decoded once, upright, in RGB, small enough, and named by its content.
+
+The index beside the images remembers which file became which, so that a second run decodes nothing that is unchanged.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Container, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import get_ident
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from medtune import files
+from medtune.drafts import Rejected
+
+FOLDER = "images"
+INDEX = "index.jsonl"
+MAX_RATIO = 200  # of the edges; Qwen's smart_resize refuses more
+DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # X-rays: 16-bit and float grey
+BROKEN = (
+    OSError,
+    SyntaxError,  # what Pillow raises for a broken PNG
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image as a row names it: the file found for it, or None where ``reference`` is a ``data:`` address."""
+
+    reference: str
+    path: Path | None
+
+    @property
+    def key(self) -> str:
+        """What tells it from other pictures."""
+        return str(self.path) if self.path else hashlib.sha256(self.reference.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of one picture: its name in the dataset and pixel hash, or the reason why there is none."""
+
+    path: str  # of the source file, "" for one that came inside a row
+    state: tuple[int, int] | None  # size, modification time in ns; None: no such file
+    name: str = ""  # relative to the dataset's root
+    sha256: str = ""  # over width, height and RGB bytes
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass
+class ImageStore:
+    """The ``images`` folder of the dataset at ``root``."""
+
+    root: Path
+    max_edge: int
+    known: dict[str, Stored] = field(default_factory=dict)  # by source path, valid while its state is the same
+    used: dict[str, Stored] = field(default_factory=dict)  # by key, in this run
+
+    def __post_init__(self) -> None:
+        self.known = {stored.path: stored for stored in _read_index(self.root, self.max_edge)}
+        (self.root / FOLDER).mkdir(parents=True, exist_ok=True)
+
+    def add(self, pictures: Iterable[Picture]) -> None:
+        """Store these pictures, several at once."""
+        new = {picture.key: picture for picture in pictures if picture.key not in self.used}
+        with ThreadPoolExecutor() as threads:  # Pillow decodes and encodes outside the interpreter lock
+            self.used.update(zip(new, threads.map(self._store, new.values()), strict=True))
+
+    def get(self, picture: Picture) -> Stored:
+        """What became of an added picture; raises ``Rejected`` where it cannot be used."""
+        stored = self.used[picture.key]
+        if stored.reason:
+            raise Rejected(stored.reason, stored.detail)
+        return stored
+
+    def close(self, names: Container[str]) -> None:
+        """Write the index and remove every image that is not among ``names``: no record shows it any more."""
+        rows = [stored for stored in self.used.values() if stored.path]
+        header = json.dumps({"max_edge": self.max_edge})
+        files.write_jsonl(self.root / FOLDER / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
+        for path in (self.root / FOLDER).glob("*.png"):
+            if f"{FOLDER}/{path.name}" not in names:
+                path.unlink()
+
+    def _store(self, picture: Picture) -> Stored:
+        path, state = str(picture.path or ""), _state(picture.path)
+        known = self.known.get(path)
+        if known and known.state == state and (known.reason or (self.root / known.name).exists()):
+            return known
+        try:
+            image = upright_rgb(_bytes_of(picture), self.max_edge)
+        except Rejected as fault:
+            return Stored(path, state, reason=fault.reason, detail=fault.detail)
+        digest = pixel_hash(image)
+        self._write(image, f"{FOLDER}/{digest[:16]}.png")
+        return Stored(path, state, f"{FOLDER}/{digest[:16]}.png", digest)
+
+    def _write(self, image: Image.Image, name: str) -> None:
+        path = self.root / name
+        if path.exists():
+            return
+        encoded = io.BytesIO()
+        image.save(encoded, "PNG", compress_level=3)  # level 6 takes twice the time for some 5 percent of the size
+        partial = path.with_name(f".{get_ident()}-{path.name}")  # two threads may hold the same content
+        partial.write_bytes(encoded.getvalue())
+        partial.replace(path)
+
+
+def locate(reference: str, folders: Sequence[Path]) -> Picture:
+    """The picture a reference means, looked for in each folder and its ``images``.
+
+    A file that is nowhere is a picture too: storing it says that it is missing. Raises ``Rejected`` for an address
+    on the web, since nothing is downloaded.
+    """
+    scheme = reference[:8].lower()
+    if scheme.startswith(("http://", "https://")):
+        raise Rejected("image_url", reference)
+    if scheme.startswith("data:"):
+        return Picture(reference, None)
+    inside = Path(unquote(urlsplit(reference).path) if scheme.startswith("file:") else reference).expanduser()
+    places = [place for folder in folders for place in (folder / inside, folder / FOLDER / inside)]
+    return Picture(reference, next((place for place in places if place.is_file()), places[0]))
+
+
+def upright_rgb(data: bytes, max_edge: int) -> Image.Image:
+    """Decode fully, rotate by EXIF, flatten onto white, convert to RGB, scale the long edge down to ``max_edge``.
+
+    Deep grey images (16 bit, float) are stretched from their darkest to their brightest value; Pillow alone would
+    clip them to white. Raises ``Rejected`` with reason image_broken.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+            image = _rgb(image)
+    except BROKEN as error:
+        raise Rejected("image_broken", f"{type(error).__name__}: {error}") from None
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise Rejected(
+            "image_broken", f"{image.width} x {image.height} pixels: longer than {MAX_RATIO} times its width"
+        )
+    if max(image.size) > max_edge:
+        image.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in DEEP_MODES:
+        grey = np.asarray(image, np.float64)
+        low, high = grey.min(), grey.max()
+        image = Image.fromarray(((grey - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """Sha256 over size and RGB bytes: the same picture from another file format has the same."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def state_hash(root: Path, max_edge: int) -> str:
+    """Hash of which image files the dataset at ``root`` was made from and of their present size and time."""
+    rows = [[stored.path, _state(Path(stored.path)), stored.name] for stored in _read_index(root, max_edge)]
+    complete = all((root / name).exists() for _, _, name in rows if name)
+    return files.hash_of([rows, complete])
+
+
+def _read_index(root: Path, max_edge: int) -> list[Stored]:
+    path = root / FOLDER / INDEX
+    if not path.exists():
+        return []
+    header, *rows = (row for _, row in files.read_jsonl(path))
+    if header != {"max_edge": max_edge}:
+        return []
+    return [Stored(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows]
+
+
+def _state(path: Path | None) -> tuple[int, int] | None:
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns) if found else None
+
+
+def _bytes_of(picture: Picture) -> bytes:
+    if picture.path is None:
+        return _decode_address(picture.reference)
+    try:
+        return picture.path.read_bytes()
+    except OSError:
+        raise Rejected("image_missing", picture.reference) from None
+
+
+def _decode_address(address: str) -> bytes:
+    """The bytes of ``data:image/png;base64,...``."""
+    head, comma, body = address.partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise Rejected("image_broken", "a data: address without base64 content")
+    try:
+        return base64.b64decode(body, validate=True)
+    except binascii.Error as error:
+        raise Rejected("image_broken", f"base64: {error}") from None

@@ -1,0 +1,116 @@
+"""Sources: files of raw rows, JSON lines or JSON arrays in UTF-8 or GB18030, read as a stream."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+SUFFIXES = (".jsonl", ".json")
+SKIPPED = "SOURCE_CARD"  # the card that says where a source comes from
+ENCODINGS = ("utf-8", "gb18030")
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One JSON value of a file, or the reason why there is none."""
+
+    line: int  # on which it starts, from 1
+    value: Any
+    fault: str = ""
+    position: int = 0  # bytes of the file read so far; for a progress bar
+
+
+def files_of(path: Path) -> list[Path]:
+    """The data files at ``path``: itself, or all in the folder; raises a UserError where there is none."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(tr("{path}: no such file or folder; check `sources` and the command line", path=path))
+    found = [file for file in sorted(path.rglob("*")) if _is_data(file.relative_to(path)) and file.is_file()]
+    if not found:
+        raise UserError(tr("{path}: no .jsonl or .json file in this folder; put your data there", path=path))
+    return found
+
+
+def _is_data(inside: Path) -> bool:
+    hidden = any(part.startswith(".") for part in inside.parts)
+    return inside.suffix.lower() in SUFFIXES and not hidden and not inside.stem.startswith(SKIPPED)
+
+
+def rows(path: Path) -> Iterator[Row]:
+    """Stream the rows of a file. What it holds decides, not its suffix: an array where it starts with ``[``."""
+    with open(path, encoding=encoding_of(path)) as file:
+        start = file.read(BLOCK).lstrip()[:1]
+        file.seek(0)
+        if not start:
+            raise UserError(tr("{path}: the file is empty", path=path))
+        yield from _array(file, path) if start == "[" else _lines(file)
+
+
+def encoding_of(path: Path) -> str:
+    """utf-8-sig, utf-8 or gb18030: the first that decodes the whole file."""
+    with open(path, "rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            return "utf-8-sig"
+    for encoding in ENCODINGS:
+        if _decodes(path, encoding):
+            return encoding
+    raise UserError(tr("{path}: neither UTF-8 nor GB18030 text; save it as UTF-8", path=path))
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK):
+                decoder.decode(block)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _lines(file: TextIO) -> Iterator[Row]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        position = file.buffer.tell()
+        try:
+            yield Row(number, json.loads(line), "", position)
+        except json.JSONDecodeError as error:
+            yield Row(number, line.rstrip("\n"), f"{error.msg}, column {error.colno}", position)
+
+
+def _array(file: TextIO, path: Path) -> Iterator[Row]:
+    """The items of a JSON array, without ever holding more of it than one item and a block."""
+    decoder = json.JSONDecoder()
+    text, place, line, block = file.read(BLOCK), 0, 1, BLOCK
+    opened = False
+    while True:
+        fresh = place
+        while place < len(text) and (text[place].isspace() or text[place] == "," or not opened):
+            opened = opened or text[place] == "["
+            place += 1
+        line += text.count("\n", fresh, place)
+        if place < len(text) and text[place] == "]":
+            return
+        try:
+            value, end = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            more = file.read(block)
+            if not more:
+                at = line + text.count("\n", place, error.pos)
+                raise UserError(tr("{path}:{line}: not JSON ({fault})", path=path, line=at, fault=error.msg)) from None
+            text, place, block = text[place:] + more, 0, block * 2  # doubling: a huge item is not parsed over and over
+            continue
+        yield Row(line, value, "", file.buffer.tell())
+        line += text.count("\n", place, end)
+        place, block = end, BLOCK

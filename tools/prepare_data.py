@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""sources -> dataset: check every row and image, split without leaks, count tokens.
+
+reads   the SOURCEs (files or folders of .jsonl / .json), then those of data.yaml; the images they name
+writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, rejected.jsonl, then OUT/manifest.json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from rich.console import Console
+
+from medtune import basemodel, census, cli, counting, engine, files, images, summary
+from medtune.basemodel import Base
+from medtune.config import load
+from medtune.dataset import MANIFEST
+from medtune.i18n import tr
+from medtune.images import ImageStore
+from medtune.preparation import Preparation, SourceFile, open_sources
+from medtune.progress import progress
+from medtune.receipt import stage
+from medtune.records import SPLITS
+from medtune.rejections import rejections
+from medtune.schemas import DataConfig, Source
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = cli.parser(__doc__ or "")
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="raw files or folders, before those of the config")
+    parser.add_argument("--out", type=Path, required=True, metavar="DATA", help="the folder of the dataset")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prepare a data set."""
+    args = parse(argv)
+    config = load(DataConfig, args.config, args.set)
+    named = [Source(path=path) for path in args.sources]
+    config = config.model_copy(update={"sources": [*named, *config.sources]})
+    base = basemodel.find(config.tokenizer)
+    found = open_sources(config.sources)
+    inputs = {str(source.path): files.sha256(source.path) for source in found}
+    inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
+    inputs["images"] = images.state_hash(args.out, config.max_image_edge)
+    seeds = {"split": config.seed}
+    with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
+        engine.start()
+        results, first = prepare(config, base, found, args.out)
+        receipt.results = {
+            "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
+            "processor": {"hash": base.processor_hash},
+            "template_hash": base.template_hash,
+            **results,
+        }
+        receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}
+        receipt.inputs["images"] = images.state_hash(args.out, config.max_image_edge)
+    summary.show(receipt.results, first, Console())
+    print(args.out / MANIFEST)
+
+
+def prepare(
+    config: DataConfig, base: Base, found: list[SourceFile], out: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write the data set; returns its census and the place of each reason's first rejected row."""
+    size = sum(source.path.stat().st_size for source in found)
+    store = ImageStore(out, config.max_image_edge)
+    with TemporaryFile("w+", encoding="utf-8", dir=out) as spool:
+        with (
+            rejections(out / "rejected.jsonl") as rejected,
+            counting.counter(base, out, size) as count,
+            progress(tr("prepare"), size, "B") as bar,
+        ):
+            preparation = Preparation(config, store, count, rejected, spool)
+            preparation.read(found, bar)
+        assigned = preparation.assigned()
+        preparation.refuse_empty(assigned)
+        store.close(preparation.write(out, assigned))
+    return census.census(preparation.entries, assigned, found, rejected), rejected.first
+
+
+if __name__ == "__main__":
+    cli.run(main)
