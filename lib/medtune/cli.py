@@ -12,11 +12,13 @@ from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
 
 
-def parser(doc: str, *, config: bool = True) -> argparse.ArgumentParser:
+def parser(doc: str, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
     """An argument parser whose help is the tool's docstring, with ``--config`` and ``--set`` where it has a config."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config:
-        parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML settings of this stage")
+        parser.add_argument(
+            "--config", type=Path, required=required, metavar="FILE", help="YAML settings of this stage"
+        )
         parser.add_argument(
             "--set",
             action="append",

@@ -94,7 +94,7 @@ class Matrix:
     def read(self, expert: int, first: int, last: int) -> mx.array:
         """Rows [first, last) of one expert, (R, K) float32, exactly what the stored form stands for."""
         start = expert * self.shape[-2]
-        read = [_array(part, start + first, start + last) for part in self.parts]
+        read = [array(part, start + first, start + last) for part in self.parts]
         return _unpack(*read, form=self.form) if self.form.bits else read[0].astype(mx.float32)
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
@@ -144,7 +144,9 @@ def settings_of(quantization: dict[str, Any], module: str) -> dict[str, Any]:
     return own if isinstance(own, dict) else quantization
 
 
-def _array(tensor: Tensor, first: int, last: int) -> mx.array:
+def array(tensor: Tensor, first: int = 0, last: int | None = None) -> mx.array:
+    """Rows [first, last) of a stored tensor, (R, last axis), as it is stored."""
+    last = tensor.rows if last is None else last
     carrier, dtype = CARRIERS[tensor.dtype]
     flat = np.frombuffer(tensor.read(first, last), carrier).reshape(last - first, tensor.shape[-1])
     return mx.array(flat).view(dtype)

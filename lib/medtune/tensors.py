@@ -166,9 +166,9 @@ class Entry:
         return prod(self.shape) * WIDTH[self.dtype]
 
 
-def write_shard(path: Path, entries: list[Entry], chunks: Iterable[bytes]) -> None:
+def write_shard(path: Path, entries: list[Entry], chunks: Iterable[bytes], metadata: dict[str, str] = FORMAT) -> None:
     """Write one safetensors file; ``chunks`` are the bytes of ``entries`` in their order, cut anywhere."""
-    header: dict[str, Any] = {"__metadata__": FORMAT}
+    header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
     for entry in entries:
         header[entry.name] = {

@@ -23,9 +23,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune import files
+from medtune import files, lmstudio
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.schemas import DeployConfig
 
 WORK = ".medtune"
 AT_FDCWD = -100 if sys.platform == "linux" else -2
@@ -39,6 +40,11 @@ class Place:
     models: Path
     publisher: str
     name: str
+
+    @classmethod
+    def of(cls, run: Path, config: DeployConfig) -> Place:
+        """Where ``config`` puts the model: among LM Studio's, or under the run where the app is not installed."""
+        return cls(lmstudio.models_folder(config.home) or run / "lmstudio", config.publisher, config.name)
 
     @property
     def folder(self) -> Path:
@@ -159,6 +165,16 @@ def rollback(place: Place) -> None:
         os.rename(place.previous, place.folder)
     _settle(place)
     place.swap.unlink()
+
+
+def withdraw(place: Place) -> None:
+    """Take back a version that was put in place and then found wanting: the one before it, if any, serves again."""
+    if place.previous.exists():
+        rollback(place)
+        _drop_previous(place)
+    else:
+        os.rename(place.folder, place.trash)
+        shutil.rmtree(place.trash)
 
 
 def undeploy(place: Place) -> None:

@@ -1,0 +1,115 @@
+"""A chat server with OpenAI's API on this machine: LM Studio, mlx_vlm.server or mlx_lm.server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import mimetypes
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.errors import UserError
+from medtune.i18n import tr
+
+LMSTUDIO = "http://127.0.0.1:1234"
+# Sent with every question: the apps' own defaults (temperature 0.8, repeat penalty 1.1) would change the answers.
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 1, "min_p": 0.0, "repeat_penalty": 1.0, "seed": 0}
+
+
+@dataclass(frozen=True)
+class Server:
+    """One running server. LM Studio asks for a token where the person has set one: LM_API_TOKEN."""
+
+    url: str = LMSTUDIO
+    token: str = ""
+    timeout: float = 600  # seconds; a cold 30B model takes minutes to its first token
+
+    @classmethod
+    def lmstudio(cls, port: int | None = None) -> Server:
+        """LM Studio's own, at its usual address or where LMSTUDIO_URL says."""
+        url = os.environ.get("LMSTUDIO_URL") or (f"http://127.0.0.1:{port}" if port else LMSTUDIO)
+        return cls(url.rstrip("/"), os.environ.get("LM_API_TOKEN", ""))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models the server offers, as it describes them."""
+        return self._call("/v1/models")["data"]
+
+    def described(self) -> list[dict[str, Any]]:
+        """LM Studio's longer description: key or id, format, vision. [] from another server."""
+        for path, field in (("/api/v1/models", "models"), ("/api/v0/models", "data")):
+            try:
+                return self._call(path)[field]
+            except UnknownPath:
+                continue
+        return []
+
+    def complete(self, model: str, messages: Iterable[Mapping[str, Any]], max_tokens: int) -> str:
+        """The greedy answer to OpenAI-style messages (see ``with_images``)."""
+        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stream": False, **GREEDY}
+        return self._call("/v1/chat/completions", asked)["choices"][0]["message"]["content"]
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        )
+        data = json.dumps(body).encode() if body is not None else None
+        request = urllib.request.Request(self.url + path, data=data, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                said = json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            raise _refusal(self.url + path, error) from None
+        except (OSError, json.JSONDecodeError) as error:  # URLError, timeouts and resets are OSErrors
+            raise NotRunning(tr("{url}: no answer ({error})", url=self.url + path, error=error)) from None
+        if isinstance(said, dict) and "error" in said:  # LM Studio answers an unknown path with 200 and an error
+            kind = UnknownPath if "endpoint" in str(said["error"]).lower() else UserError
+            raise kind(tr("{url}: {error}", url=self.url + path, error=said["error"]))
+        return said
+
+
+class NotRunning(UserError):
+    """No server answers at this address."""
+
+
+class UnknownPath(UserError):
+    """The server does not know this part of the API."""
+
+
+def _refusal(url: str, error: urllib.error.HTTPError) -> UserError:
+    text = error.read().decode(errors="replace")[:300]
+    if error.code in (401, 403):
+        return UserError(tr("{url}: wants a token; set LM_API_TOKEN to one made in LM Studio's settings", url=url))
+    return (UnknownPath if error.code == 404 else UserError)(f"{url}: {error.code} {text}")
+
+
+def with_images(messages: Iterable[Mapping[str, Any]], images: Iterable[Path]) -> list[dict[str, Any]]:
+    """Chat-template messages as OpenAI's, each image place filled with the next image as a data URL."""
+    waiting = iter(images)
+
+    def part(item: Mapping[str, Any]) -> dict[str, Any]:
+        return (
+            dict(item)
+            if item["type"] == "text"
+            else {"type": "image_url", "image_url": {"url": data_url(next(waiting))}}
+        )
+
+    return [
+        {
+            **message,
+            "content": message["content"]
+            if isinstance(message["content"], str)
+            else list(map(part, message["content"])),
+        }
+        for message in messages
+    ]
+
+
+def data_url(image: Path) -> str:
+    """An image file as a data URL."""
+    kind = mimetypes.guess_type(image.name)[0] or "image/png"
+    return f"data:{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"

@@ -1,0 +1,253 @@
+"""Adapters -> a proved folder in LM Studio: the steps of a deploy in their order."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medtune import basemodel, deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
+from medtune.basemodel import Base
+from medtune.errors import UserError
+from medtune.i18n import tr
+from medtune.proof import Subject, Verdict, canaries, references
+from medtune.receipt import Receipt
+from medtune.schemas import DeployConfig
+from medtune.tensors import Weights
+from medtune.transaction import Place
+
+SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and the base model it was trained on."""
+
+    path: Path
+    training: Receipt
+    evaluation: Receipt | None
+    manifest: Receipt | None
+    base: Base
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Read the receipts; a base model that is not the one of the training is refused."""
+        training = Receipt.read(path / "training.json")
+        recorded = training.results["base_model"]
+        base = basemodel.find(recorded["name"])
+        if base.weights_hash != recorded["hash"]:
+            raise UserError(
+                tr(
+                    "{folder}: not the weights this run was trained on; bring them back or train again",
+                    folder=base.path,
+                )
+            )
+        evaluation = path / "evaluation.json"
+        data = training.results.get("dataset", {}).get("path", "")
+        manifest = Path(data) / "manifest.json"
+        return cls(
+            path,
+            training,
+            Receipt.read(evaluation) if evaluation.exists() else None,
+            Receipt.read(manifest) if data and manifest.exists() else None,
+            base,
+        )
+
+    def check_gate(self, allowed: bool) -> None:
+        """Refuse a run whose evaluation failed its gate."""
+        gate: dict[str, Any] = self.evaluation.results["gate"] if self.evaluation else {"passed": True}
+        if not gate["passed"] and not allowed:
+            raise UserError(
+                tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
+                   "--allow-failed-gate", path=self.path, failures="; ".join(map(str, gate["failures"])))
+            )  # fmt: skip
+
+    def system_prompt(self, wanted: str) -> str:
+        """The system prompt to build in; one that was not trained with is refused."""
+        trained = self.training.results.get("system_prompt", "")
+        if wanted in ("", "training"):
+            return trained if wanted else ""
+        if wanted != trained:
+            raise UserError(
+                tr("system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
+                   trained=trained)
+            )  # fmt: skip
+        return wanted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a deploy will write, known before anything is written."""
+
+    run: Run
+    config: DeployConfig
+    weights: Weights
+    changes: list[fuse.Change]
+    template: str
+    system_prompt: str
+    home: Path | None
+    place: Place
+
+    @property
+    def nbytes(self) -> int:
+        """Upper bound of the disk needed; linked shards need none."""
+        replaced = sum(change.matrix.nbytes for change in self.changes)
+        written = sum(entry.nbytes for change in self.changes for entry in change.entries)
+        return self.weights.nbytes - replaced + written + SPARE
+
+    @property
+    def matrices(self) -> str:
+        """For people: ``24 bf16, 4 8bit``."""
+        return ", ".join(f"{n} {label}" for label, n in Counter(c.form.label for c in self.changes).most_common())
+
+    @property
+    def key(self) -> str:
+        """`<publisher>/<name>`, as LM Studio shows it."""
+        return f"{self.place.publisher}/{self.place.name}"
+
+    def lines(self) -> list[str]:
+        """For the screen, before it is done."""
+        survivals = [change.survival for change in self.changes]
+        said = [
+            tr("base model: {name}", name=self.run.base.name),
+            tr("{n} adapted matrices, stored as {matrices}: share of the change kept ≥ {share:.3f}, cosine ≥ "
+               "{cosine:.3f}, change of the weights {least:.2%} to {most:.2%}",
+               n=len(survivals), matrices=self.matrices, share=min(s.share for s in survivals),
+               cosine=min(s.cosine for s in survivals), least=min(s.relative for s in survivals),
+               most=max(s.relative for s in survivals)),
+            tr("into {folder} ({size})", folder=self.place.folder, size=files.megabytes(self.nbytes - SPARE)),
+        ]  # fmt: skip
+        if self.home is None:
+            said.append(tr("LM Studio is not installed here: the folder is made there for you to move"))
+        elif stale := lmstudio.remembered_settings(self.home, self.place.publisher, self.place.name):
+            said.append(
+                tr("warning: LM Studio remembers settings for this name ({path}) and will apply them", path=stale)
+            )
+        return said
+
+    def advice(self) -> list[str]:
+        """For the screen, after it is done: what to click and what to ask first."""
+        at = self.place.folder
+        place = at if self.home else tr("copy {folder} to ~/.lmstudio/models/{key}", folder=at, key=self.key)
+        return [
+            tr("deployed: {place}", place=place),
+            tr("LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar; drop an image in",
+               key=self.key, name=self.place.name),
+            tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
+            tr("without LM Studio: {python} -m mlx_vlm.server --model {folder}", python=sys.executable, folder=at),
+        ]  # fmt: skip
+
+
+def plan(run: Run, config: DeployConfig) -> Plan:
+    """Read base and adapters and decide everything."""
+    folder.check(run.base)
+    weights = Weights.open(run.base.path)
+    changes = fuse.plan(weights, run.base.quantization, deltas.read(run.path), config.precision)
+    system_prompt = run.system_prompt(config.system_prompt)
+    template = templates.with_system_prompt(run.base.chat_template, system_prompt)
+    home = lmstudio.home(config.home)
+    return Plan(run, config, weights, changes, template, system_prompt, home, Place.of(run.path, config))
+
+
+def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
+    """Fuse, prove, put in place, prove again; raises UserError, with the old version in place, when a proof fails."""
+    at, run = plan.place, plan.run
+    with transaction.locked(at):
+        with transaction.staging(at, plan.nbytes) as staged:
+            fuse.write(plan.weights, plan.changes, staged)
+            quantization = fuse.quantization_after(run.base.quantization, plan.changes)
+            folder.write(run.base, folder.Text(plan.template, quantization, _card(plan)), staged)
+            subject = _subject(plan, staged, pinned)
+            verdicts = _prove(proof.run(subject), say)
+            listing = folder.listing(staged)
+            transaction.commit(at)
+        subject = replace(subject, folder=at.folder)
+        try:
+            verdicts += _prove(proof.run(subject, after_commit=True), say)
+        except UserError:
+            transaction.withdraw(at)
+            raise
+        if plan.home:
+            say(tr("preset: {path}", path=preset.write(plan.home, at.name, plan.system_prompt)))
+    return _results(plan, listing, verdicts)
+
+
+def _prove(verdicts: Iterable[Verdict], say: Say) -> list[Verdict]:
+    """Say each verdict as it comes; the first failed one is a UserError."""
+    seen = []
+    for verdict in verdicts:
+        say(sentence(verdict))
+        seen.append(verdict)
+        if verdict.verdict == "failed":
+            raise UserError(
+                tr("refused at {level} ({name}): {note}", level=verdict.level, name=tr(verdict.name), note=verdict.note)
+            )
+    return seen
+
+
+def sentence(verdict: Verdict) -> str:
+    """One line of a verdict with the figures that matter."""
+    figures = verdict.figures
+    said = ""
+    if "least_share" in figures:
+        said = tr("{adapted} matrices moved (share ≥ {least_share:.3f}, cosine ≥ {least_cosine:.3f}), {untouched} "
+                  "tensors untouched", **figures)  # fmt: skip
+    elif "kl_to_tuned" in figures:
+        said = tr("KL to base + adapter {kl_to_tuned:.2g}, to the base {kl_to_base_mean:.2g}; {flips} of {positions} "
+                  "top tokens flipped; another image moves the answer by {image_effect:.2g}", **figures)  # fmt: skip
+    elif "telling" in figures:
+        said = tr("{like_tuned} of {telling} telling answers like base + adapter's", **figures)
+    return f"  {verdict.level} {tr(verdict.name)}: {tr(verdict.verdict)}" + "".join(
+        f" · {x}" for x in (said, verdict.note) if x
+    )
+
+
+def _subject(plan: Plan, staged: Path, pinned: Path | None) -> Subject:
+    run = plan.run
+    pictures = run.path / "canaries"
+    asked = canaries.built_in(pictures, run.training.results.get("system_prompt", ""))
+    asked += canaries.from_predictions(run.path / "predictions.jsonl", pictures)
+    recorded = references.record(run.base, run.path, asked, plan.system_prompt)
+    return Subject(
+        folder=staged,
+        base=run.base,
+        deltas=[change.delta for change in plan.changes],
+        template=plan.template,
+        references=recorded,
+        key=plan.key,
+        home=plan.home,
+        pinned=pinned,
+    )
+
+
+def _card(plan: Plan) -> str:
+    run = plan.run
+    return modelcard.write(plan.key, run.training, run.evaluation, run.manifest, plan.matrices)
+
+
+def _results(plan: Plan, listing: list[dict[str, Any]], verdicts: list[Verdict]) -> dict[str, Any]:
+    at = plan.place
+    return {
+        "folder": str(at.folder),
+        "publisher": at.publisher,
+        "name": at.name,
+        "staged": plan.home is None,
+        "bytes": sum(file["bytes"] for file in listing),
+        "files": listing,
+        "precision": plan.config.precision,
+        "layers": [change.facts for change in plan.changes],
+        "untouched": next(v.figures["untouched"] for v in verdicts if "untouched" in v.figures),
+        "proofs": [verdict.facts for verdict in verdicts],
+        "previous": str(at.previous) if at.previous.exists() else None,
+        "lmstudio": {"installed": plan.home is not None, "home": str(plan.home) if plan.home else None},
+    }
+
+
+def inputs(run: Run) -> dict[str, str]:
+    """What decides a deploy: the adapters and the base."""
+    weights = run.path / "adapters.safetensors"
+    return {weights.name: files.sha256(weights), "base_model": run.base.weights_hash}

@@ -1,0 +1,135 @@
+"""A deployed MLX folder in Hugging Face's layout: PyTorch's names and axes, bf16; for llama.cpp's conversion to GGUF.
+
+What mlx-vlm does when it reads such a folder, backwards: `language_model.model` is `model.language_model` there, the
+vision tower `model.visual`, a convolution has its channels second, and experts lie in two packed tensors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from medtune import files, folder, matrices, tensors
+from medtune.errors import UserError
+from medtune.i18n import tr
+from medtune.matrices import Matrix
+from medtune.tensors import INDEX, Entry, Shard, Weights, write_shard
+
+SHARD = 4 * 2**30  # bytes of a file
+COPIED = (*folder.VERBATIM, folder.TEMPLATE, *folder.TEMPLATE_COPIES)
+NAMES = (  # MLX's beginning of a name, Hugging Face's
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.", "model.visual."),
+)
+EXPERT = re.compile(r"(.+\.mlp)\.switch_mlp\.(gate|up|down)_proj")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor to be written and how to make its numbers."""
+
+    entry: Entry
+    make: Callable[[], mx.array]  # in the shape of the entry, float32
+
+
+def write(source: Path, out: Path) -> None:
+    """Write the model folder ``source`` to ``out``, which must not exist."""
+    if not (source / "config.json").exists():
+        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
+    if out.exists():
+        raise UserError(tr("{folder}: exists; name a folder that does not", folder=out))
+    config = files.read_json(source / "config.json")
+    out.mkdir(parents=True)
+    shards = list(_groups(list(pieces(Weights.open(source), config.get("quantization")))))
+    written = []
+    for number, group in enumerate(shards, 1):
+        path = out / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        write_shard(path, [piece.entry for piece in group], (_bf16(piece) for piece in group), {"format": "pt"})
+        written.append(Shard.open(path))
+    files.write_json(out / INDEX, tensors.index_of(written))
+    for name in COPIED:
+        if (source / name).exists():
+            (out / name).write_bytes((source / name).read_bytes())
+    kept = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
+    files.write_json(out / "config.json", kept)
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face's name of an MLX tensor."""
+    for ours, theirs in NAMES:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise UserError(tr("{name}: no such tensor in Hugging Face's layout", name=name))
+
+
+def pieces(weights: Weights, quantization: dict[str, Any] | None) -> Iterator[Piece]:
+    """Every tensor of the exported model, packed ones unpacked, experts joined."""
+    for name, tensor in weights.tensors.items():
+        module, _, leaf = name.rpartition(".")
+        expert = EXPERT.fullmatch(module)
+        if leaf in ("scales", "biases"):
+            continue
+        if expert:
+            yield from _experts(weights, quantization, expert[1], expert[2])
+        elif name.endswith("patch_embed.proj.weight"):
+            yield _piece(hf_name(name), lambda t=tensor: _plain(t).transpose(0, 4, 1, 2, 3), _moved(tensor.shape))
+        elif f"{module}.scales" in weights.tensors and leaf == "weight":
+            matrix = matrices.find(weights.tensors, quantization, module)
+            yield _piece(hf_name(name), lambda m=matrix: whole(m), matrix.shape)
+        else:
+            yield _piece(hf_name(name), lambda t=tensor: _plain(t), tensor.shape)
+
+
+def _experts(weights: Weights, quantization: dict[str, Any] | None, mlp: str, part: str) -> Iterator[Piece]:
+    """A layer's `experts.gate_up_proj` (E, K, 2N), gate and up side by side, and `experts.down_proj` (E, K, N)."""
+    if part == "up":
+        return  # written with gate
+    parts, name = (("down",), "down_proj") if part == "down" else (("gate", "up"), "gate_up_proj")
+    found = [matrices.find(weights.tensors, quantization, f"{mlp}.switch_mlp.{p}_proj") for p in parts]
+    count, rows, columns = found[0].shape
+
+    def joined() -> mx.array:
+        return mx.concatenate([whole(matrix).transpose(0, 2, 1) for matrix in found], axis=2)
+
+    yield _piece(hf_name(f"{mlp}.experts.{name}"), joined, (count, columns, rows * len(found)))
+
+
+def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> Piece:
+    return Piece(Entry(name, "BF16", shape), make)
+
+
+def whole(matrix: Matrix) -> mx.array:
+    """A matrix in its own shape, float32."""
+    return mx.concatenate([matrix.read(*place) for place in matrix.blocks()]).reshape(matrix.shape)
+
+
+def _plain(tensor: tensors.Tensor) -> mx.array:
+    return matrices.array(tensor).reshape(tensor.shape).astype(mx.float32)
+
+
+def _moved(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(O, D, H, W, I) -> (O, I, D, H, W)."""
+    return (shape[0], shape[4], *shape[1:4])
+
+
+def _bf16(piece: Piece) -> bytes:
+    return np.array(piece.make().astype(mx.bfloat16).view(mx.uint16)).tobytes()
+
+
+def _groups(made: list[Piece]) -> Iterator[list[Piece]]:
+    """Cut the pieces into files of about SHARD bytes."""
+    group: list[Piece] = []
+    for piece in made:
+        group.append(piece)
+        if sum(item.entry.nbytes for item in group) >= SHARD:
+            yield group
+            group = []
+    if group:
+        yield group

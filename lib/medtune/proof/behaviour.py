@@ -1,0 +1,133 @@
+"""What a folder answers, measured against the references: shared by every level that can run it.
+
+KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, mean over the positions of one canary's answer.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medtune.i18n import tr
+from medtune.proof import Subject, probe
+from medtune.proof.references import Reference
+
+KL_LIMIT = 1e-3  # nats, of a canary: what rounding to bf16 or 8 bits leaves
+KL_SHARE = 0.05  # or this share of the distance the tuned model has from the base
+NEARER = 2.0  # the folder must be so many times nearer to base + adapter than to the base
+SEES = 0.5  # share of the tuned model's dependence on its image
+OTHER = "/other"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One canary's log-probabilities from the folder, (A, V), and with the other images."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    other: np.ndarray | None
+
+
+def check(subject: Subject, python: Path) -> tuple[str, dict[str, Any], str]:
+    """Let ``python`` load the folder and answer the canaries; failed with the last line where it cannot."""
+    with tempfile.TemporaryDirectory(prefix="medtune-") as scratch:
+        request, answer = Path(scratch) / "request.json", Path(scratch) / "answer.npz"
+        request.write_text(json.dumps(_request(subject)), encoding="utf-8")
+        command = [str(python), str(Path(probe.__file__)), str(subject.folder), str(request), str(answer)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return "failed", {}, tr("the folder does not load: {error}", error=_reason(done.stderr))
+        with np.load(answer) as arrays:
+            answers = {item.canary.id: _answers(arrays, item) for item in subject.references.items}
+    figures = compare(subject.references.items, answers)
+    problems = faults(figures)
+    return ("failed" if problems else "passed"), figures, "; ".join(problems)
+
+
+def _request(subject: Subject) -> list[dict[str, Any]]:
+    cases = []
+    for item in subject.references.items:
+        case = {"messages": subject.references.messages(item.canary), "answer": item.answer}
+        cases.append(case | {"id": item.canary.id, "images": [str(path) for path in item.canary.images]})
+        if item.canary.other:
+            other = [str(path) for path in item.canary.other]
+            cases.append(case | {"id": item.canary.id + OTHER, "images": other})
+    return cases
+
+
+def _answers(arrays: Any, item: Reference) -> Answers:
+    name = item.canary.id
+    other = arrays[f"{name}{OTHER}/logprobs"] if item.canary.other else None
+    return Answers(arrays[f"{name}/tokens"], arrays[f"{name}/logprobs"], other)
+
+
+def _reason(stderr: str) -> str:
+    """The line of a traceback that says what happened."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if not line.startswith(" ") and ("Error" in line or "rror:" in line)]
+    return (errors or lines or ["?"])[-1][:300]
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """Mean KL(p || q) over positions; log-probabilities (A, V)."""
+    wide_p, wide_q = p.astype(np.float64), q.astype(np.float64)
+    return float((np.exp(wide_p) * (wide_p - wide_q)).sum(-1).mean())
+
+
+def compare(items: list[Reference], answers: dict[str, Answers]) -> dict[str, Any]:
+    """The figures of one run over all canaries; of several canaries the worst one counts."""
+    pairs = [(item, answers[item.canary.id]) for item in items]
+    tuned = [kl(item.tuned, answer.logprobs) for item, answer in pairs]
+    base = [kl(item.base, answer.logprobs) for item, answer in pairs]
+    adapter = [kl(item.tuned, item.base) for item, _ in pairs]
+    flips = [(item.tuned.argmax(-1) != answer.logprobs.argmax(-1)) for item, answer in pairs]
+    seen = [
+        (kl(item.tuned, item.tuned_other), kl(answer.logprobs, answer.other))
+        for item, answer in pairs
+        if item.tuned_other is not None and answer.other is not None
+    ]
+    return {
+        "canaries": len(pairs),
+        "other_tokens": [item.canary.id for item, answer in pairs if not np.array_equal(item.tokens, answer.tokens)],
+        "kl_to_tuned": max(tuned),
+        "kl_to_tuned_mean": float(np.mean(tuned)),
+        "kl_to_base_mean": float(np.mean(base)),
+        "kl_adapter_mean": float(np.mean(adapter)),
+        "kl_limit_broken": [
+            item.canary.id
+            for (item, _), found, change in zip(pairs, tuned, adapter, strict=True)
+            if found > max(KL_LIMIT, KL_SHARE * change)
+        ],
+        "flips": int(sum(flip.sum() for flip in flips)),
+        "positions": int(sum(flip.size for flip in flips)),
+        "image_effect_tuned": min((tuned for tuned, _ in seen), default=0.0),
+        "image_effect": min((found for _, found in seen), default=0.0),
+        "blind": sum(found < SEES * wanted or found == 0 for wanted, found in seen),
+    }
+
+
+def faults(figures: dict[str, Any]) -> list[str]:
+    """Why these figures refuse a folder; nothing when they do not."""
+    found = []
+    if figures["other_tokens"]:
+        names = ", ".join(figures["other_tokens"])
+        found.append(tr("prompts become other tokens than in training ({names}): template or processor", names=names))
+    if figures["kl_limit_broken"]:
+        found.append(
+            tr("answers differ from base + adapter (KL {kl:.4f} on {names})",
+               kl=figures["kl_to_tuned"], names=", ".join(figures["kl_limit_broken"]))
+        )  # fmt: skip
+    if figures["kl_to_base_mean"] <= NEARER * figures["kl_to_tuned_mean"]:
+        found.append(
+            tr("answers like the base model (KL to the base {base:.2g}, to base + adapter {tuned:.2g})",
+               base=figures["kl_to_base_mean"], tuned=figures["kl_to_tuned_mean"])
+        )  # fmt: skip
+    if figures["blind"]:
+        found.append(tr("another image does not change the answer: vision is not in effect"))
+    return found

@@ -1,0 +1,71 @@
+"""Asks a model folder what a program with mlx-vlm would get from it. Run as a script, by any interpreter that has it:
+
+    python probe.py FOLDER REQUEST.json ANSWER.npz
+
+It imports nothing of medtune, so that LM Studio's own interpreter and its pinned versions can run it. REQUEST.json is
+a list of {"id", "messages", "images", "answer"}, messages as a chat template takes them, answer a list of token ids.
+For each id, ANSWER.npz holds `<id>/tokens` (T,) int64, the prompt as this folder's own template, tokenizer and
+processor make it, and `<id>/logprobs` (A, V) float32 of the answer's positions, each given the answer before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(folder: str, request: str, answer: str) -> None:
+    """Load the folder, answer every case of the request, write the arrays."""
+    if sys.platform == "linux":
+        try:  # MLX's Linux wheel brings slow reference BLAS; must be loaded before mlx
+            ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            print("OpenBLAS not found: slower", file=sys.stderr)
+    import mlx.core as mx
+    from mlx_vlm.utils import load_model, load_processor
+
+    model = load_model(Path(folder), lazy=True)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        model.set_dtype(mx.float32)  # half precision is slow there, and not there for experts
+    processor = load_processor(Path(folder), add_detokenizer=False)
+    arrays = {}
+    for case in json.loads(Path(request).read_text(encoding="utf-8")):
+        tokens, logprobs = ask(model, processor, case)
+        arrays[f"{case['id']}/tokens"], arrays[f"{case['id']}/logprobs"] = tokens, logprobs
+    np.savez(answer, **arrays)
+
+
+def ask(model: Any, processor: Any, case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """(prompt tokens (T,), log-probabilities (A, V)) of one case."""
+    import mlx.core as mx
+    from mlx_vlm.utils import prepare_inputs
+    from PIL import Image
+
+    text = processor.tokenizer.apply_chat_template(
+        case["messages"], chat_template=template(processor), tokenize=False, add_generation_prompt=True
+    )
+    images = [Image.open(path).convert("RGB") for path in case["images"]]
+    inputs = prepare_inputs(processor, images=images or None, prompts=text, add_special_tokens=False)
+    prompt = np.array(inputs["input_ids"])[0].astype(np.int64)
+    ids = mx.array(np.concatenate([prompt, np.array(case["answer"], np.int64)]))[None]
+    seen = {"image_grid_thw": inputs["image_grid_thw"]} if images else {}
+    logits = model(ids, inputs.get("pixel_values"), **seen).logits[0, len(prompt) - 1 : -1]
+    logits = logits.astype(mx.float32)
+    return prompt, np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+
+
+def template(processor: Any) -> str:
+    """The template mlx-vlm uses: the processor's, else the tokenizer's."""
+    found = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    if not found:
+        raise SystemExit("no chat template in this folder")
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

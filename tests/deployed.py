@@ -1,0 +1,50 @@
+"""Stand-ins for a finished run: adapters with random numbers on a small base, and the receipt that names the base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from medtune import adapters, basemodel, files
+from medtune.receipt import Receipt
+from medtune.schemas import Lora
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+CONFIG = """publisher: medtune
+name: small-medical-v2
+precision: auto
+system_prompt: training
+home: ""
+"""
+
+
+def write_run(
+    run: Path, base: Path, *, size: float = 0.02, keys: tuple[str, ...] = ATTENTION, system_prompt: str = "", **lora: Any
+) -> Path:
+    """A run folder with adapters whose factors are normal with deviation ``size``; also writes deploy.yaml beside."""
+    found = basemodel.find(str(base))
+    model = found.load()
+    settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "num_layers": 2, "keys": list(keys)} | lora
+    config = adapters.attach(model, Lora.model_validate(settings))
+    mx.random.seed(7)
+    drawn = [
+        (name, value if name.endswith(".m") else mx.random.normal(value.shape) * size)
+        for name, value in tree_flatten(model.trainable_parameters())
+    ]
+    model.update(tree_unflatten(drawn))
+    run.mkdir(parents=True, exist_ok=True)
+    adapters.save_weights(run / adapters.WEIGHTS, adapters.weights(model))
+    files.write_json(run / adapters.CONFIG, config.to_json())
+    results = {
+        "base_model": {"name": str(base), "hash": found.weights_hash},
+        "dataset": {"path": str(run / "no-data"), "hash": ""},
+        "system_prompt": system_prompt,
+        "lora": {"rank": config.rank, "scale": config.scale, "keys": list(config.keys)},
+    }
+    receipt = Receipt("training", {}, [], {}, results=results, finished="2026-01-01", commit="0" * 40)
+    files.write_json(run / "training.json", vars(receipt))
+    (run / "deploy.yaml").write_text(CONFIG, encoding="utf-8")
+    return run

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""adapters -> LM Studio: fuse them into the base model, prove the folder, put it in place in one step.
+
+reads   RUN/adapters.safetensors, adapter_config.json, training.json, evaluation.json (its gate), deploy.yaml
+writes  <LM Studio's models>/<publisher>/<name>/, a preset beside it, RUN/canaries/, then RUN/deployment.json
+
+Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medtune import cli, config, engine, receipt, transaction
+from medtune.i18n import tr
+from medtune.schemas import DeployConfig
+from medtune.transaction import Place
+
+if TYPE_CHECKING:
+    from medtune.deployment import Run
+
+
+def parse(argv: list[str] | None) -> Namespace:
+    """The arguments; --inspect needs neither a run nor a config."""
+    parser = cli.parser(__doc__, required=False)
+    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder of a finished training")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="say what would be written; write nothing")
+    what.add_argument("--rollback", action="store_true", help="bring the version before this one back")
+    what.add_argument("--undeploy", action="store_true", help="take the model out of LM Studio")
+    what.add_argument("--inspect", type=Path, metavar="FOLDER", help="say what LM Studio would make of a folder")
+    what.add_argument(
+        "--export", nargs=2, metavar=("hf", "OUT"), help="write the deployed model in Hugging Face's layout"
+    )
+    parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
+    parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
+    args = parser.parse_args(argv)
+    if not args.inspect and not (args.run and args.config):
+        parser.error("RUN and --config are needed")
+    if args.export and args.export[0] != "hf":
+        parser.error(f"--export {args.export[0]}: only hf is known")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Deploy, or one of its side paths."""
+    args = parse(argv)
+    if args.inspect:
+        from medtune import doctor
+
+        print("\n".join(doctor.report(args.inspect)))
+        return
+    settings = config.load(DeployConfig, args.config, args.set)
+    if args.rollback or args.undeploy:
+        take_back(args, settings)
+        return
+    engine.start()
+    from medtune import deployment, export
+
+    run = deployment.Run.open(args.run)
+    if args.export:
+        export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
+        print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))
+    elif args.dry_run:
+        print("\n".join(deployment.plan(run, settings).lines()))
+    else:
+        deploy(args, settings, run)
+
+
+def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
+    """The deploy itself, with its receipt."""
+    from medtune import deployment
+    from medtune.proof import stack
+
+    run.check_gate(args.allow_failed_gate)
+    path, inputs = args.run / "deployment.json", deployment.inputs(run)
+    with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
+        plan = deployment.plan(run, settings)
+        print("\n".join(plan.lines()), flush=True)
+        pinned = stack.make() if args.pinned else stack.interpreter()
+        done.results = deployment.deploy(plan, pinned, print)
+        done.outputs = {str(plan.place.folder.resolve() / row["name"]): row["sha256"] for row in done.results["files"]}
+    print("\n".join(plan.advice()))
+
+
+def take_back(args: Namespace, settings: DeployConfig) -> None:
+    """Roll back or undeploy; the receipt goes, since it speaks of what is no longer there."""
+    at = Place.of(args.run, settings)
+    with transaction.locked(at):
+        if args.rollback:
+            transaction.rollback(at)
+        else:
+            transaction.undeploy(at)
+    (args.run / "deployment.json").unlink(missing_ok=True)
+    print(
+        tr("{folder}: the version before is back", folder=at.folder)
+        if args.rollback
+        else tr("{folder}: removed", folder=at.folder)
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
