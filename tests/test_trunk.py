@@ -87,7 +87,7 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
     settings = config()
     chat, weighted = items(base, tmp_path)
     anatomy, step = fresh(base, settings)
-    feed = Feed(weighted, Trunk(anatomy, chat, step.first), None)
+    feed = Feed(weighted, Trunk(anatomy, chat, step.first))
     chosen = [i for i, item in enumerate(weighted) if item.example.images][:2] + [0, 1]
     ours = gradients(step, feed, chosen)
     examples = [weighted[i].example for i in chosen]
@@ -118,10 +118,10 @@ def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_p
     settings = config(lora=SETTINGS["lora"] | {"num_layers": layers})
     chat, weighted = items(base, tmp_path)
     anatomy, step = fresh(base, settings)
-    live = Feed(weighted, Trunk(anatomy, chat, step.first), None)
+    live = Feed(weighted, Trunk(anatomy, chat, step.first))
     store = training.open_store(base, anatomy, step.first)
     training.fill_store(store, base, chat, step.first, [item.example for item in weighted])
-    cached = Feed(weighted, None, store)
+    cached = Feed(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
     for chosen in ([0, 1, 2], images, [3, images[0]]):
         assert_same(gradients(step, live, chosen), gradients(step, cached, chosen), 1e-4)
@@ -145,7 +145,7 @@ def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path)
     results = []
     for mode in ("off", "on"):
         anatomy, step = fresh(base, config(grad_checkpoint=mode))
-        results.append(gradients(step, Feed(weighted, Trunk(anatomy, chat, step.first), None), [0, 1, 2]))
+        results.append(gradients(step, Feed(weighted, Trunk(anatomy, chat, step.first)), [0, 1, 2]))
     assert_same(results[0], results[1], 1e-5)
 
 

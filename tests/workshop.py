@@ -81,7 +81,7 @@ def write_dataset(folder: Path, model: Path, count: int = 42) -> Path:
     rng, base = random.Random(0), find(str(model))
     records = [question(index, rng, folder) for index in range(count)]
     right = [record for record in records if record.label == 1]
-    splits = {"valid": right[::6], "test": right[1::6]}
+    splits = {"valid": right[::5], "test": right[1::5]}
     held_out = {record.id for part in splits.values() for record in part}
     splits["train"] = [record for record in records if record.id not in held_out]
     for name, part in splits.items():

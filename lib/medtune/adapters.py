@@ -190,13 +190,15 @@ def kind_of(name: str) -> str:
 def scaled(model: nn.Module, factor: float) -> Iterator[None]:
     """Multiply every adapter's effect by ``factor`` meanwhile; 0 gives the base model's answers exactly."""
     layers = [module for _, module in model.named_modules() if isinstance(module, ADAPTED)]
-    if factor == 0 and any(isinstance(layer, DoRALinear) for layer in layers):
-        raise ValueError("a DoRA layer has no scale that gives the base model")
-    scales = [layer.scale for layer in layers]
-    for layer in layers:
-        layer.scale = layer.scale * factor
+    before = [(layer, layer.scale, layer.get("m")) for layer in layers]
+    for layer, scale, magnitude in before:
+        layer.scale = scale * factor
+        if magnitude is not None and factor == 0:  # DoRA: also the learned magnitude
+            layer.m = mx.linalg.norm(layer._dequantized_weight().astype(mx.float32), axis=1)
     try:
         yield
     finally:
-        for layer, scale in zip(layers, scales, strict=True):
+        for layer, scale, magnitude in before:
             layer.scale = scale
+            if magnitude is not None:
+                layer.m = magnitude

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -46,11 +47,14 @@ def weigh(record: Record, example: Example, priorities: Priorities) -> Weighted:
     return Weighted(example, example.weights * factor)
 
 
+Inputs = Activations | Callable[[], Activations]  # a call where what lies below is trained too
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """What one call of the step takes, and its size for the log."""
 
-    activations: Activations
+    inputs: Inputs
     rows: Rows
     ids: tuple[str, ...]
     tokens: int  # without padding
@@ -59,12 +63,16 @@ class MicroBatch:
 
 
 class Feed:
-    """Makes micro-batches of examples by index, from a store where there is one, else by running the trunk live."""
+    """Makes micro-batches of examples by index.
 
-    def __init__(self, items: Sequence[Weighted], trunk: Trunk | None, store: Store | None) -> None:
-        self.items, self._trunk, self._store = items, trunk, store
-        self.keys = [example_key(item.example) for item in items] if store else []
-        self.reference = np.zeros(len(items), np.float32)  # filled once by the trainer, see `references`
+    ``source`` is a store of activations, or a trunk to run live. With ``trained_below`` the trunk runs inside the
+    step, so that gradients reach the vision tower.
+    """
+
+    def __init__(self, items: Sequence[Weighted], source: Store | Trunk, trained_below: bool = False) -> None:
+        self.items, self._source, self._trained_below = items, source, trained_below
+        self.keys = [example_key(item.example) for item in items] if isinstance(source, Store) else []
+        self.reference = np.zeros(len(items), np.float32)  # of preference terms; filled by trainer.references
 
     def stream(self, plan: Iterable[Sequence[int]]) -> Iterator[MicroBatch]:
         """The micro-batches of ``plan``, each prepared on another thread while the one before is computed."""
@@ -78,27 +86,28 @@ class Feed:
             if waiting is not None:
                 yield self._finish(*waiting.result())
 
-    def _read(self, chosen: list[int]) -> tuple[list[int], Stored | None, dict[str, np.ndarray]]:
+    def _read(self, chosen: list[int]) -> tuple[list[int], int, Stored | None, dict[str, np.ndarray]]:
         """The part that needs no MLX, for the other thread."""
         width = batches.padded(max(len(self.items[index].example.tokens) for index in chosen))
-        stored = self._store.batch([self.keys[index] for index in chosen], width) if self._store else None
-        return chosen, stored, self._rows(chosen, width)
+        stored = None
+        if isinstance(self._source, Store):
+            stored = self._source.batch([self.keys[index] for index in chosen], width)
+        return chosen, width, stored, self._rows(chosen, width)
 
-    def _finish(self, chosen: list[int], stored: Stored | None, rows: dict[str, np.ndarray]) -> MicroBatch:
+    def _finish(self, chosen: list[int], width: int, stored: Stored | None, rows: dict[str, np.ndarray]) -> MicroBatch:
         items = [self.items[index] for index in chosen]
-        if stored is not None:
-            activations = stored.to_mlx()
-        else:
-            assert self._trunk is not None
-            activations = self._trunk([item.example for item in items])
         return MicroBatch(
-            activations=activations,
+            inputs=stored.to_mlx() if stored is not None else self._live([item.example for item in items]),
             rows=Rows(**{name: mx.array(value) for name, value in rows.items()}),
             ids=tuple(item.example.id for item in items),
             tokens=sum(len(item.example.tokens) for item in items),
-            padded=activations.h.shape[0] * activations.h.shape[1],
+            padded=width * len(items),
             supervised=sum(item.rows for item in items),
         )
+
+    def _live(self, examples: list[Example]) -> Inputs:
+        assert isinstance(self._source, Trunk)
+        return partial(self._source, examples) if self._trained_below else self._source(examples).frozen()
 
     def _rows(self, chosen: Sequence[int], width: int) -> dict[str, np.ndarray]:
         columns: dict[str, list[np.ndarray]] = {

@@ -11,13 +11,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map
+from mlx.utils import tree_map, tree_map_with_path
 
 from medtune.anatomy import Anatomy
-from medtune.feed import MicroBatch
+from medtune.feed import Inputs, MicroBatch
 from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
 from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
-from medtune.trunk import Activations
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,23 @@ class Step:
         clip = self.config.optimizer.grad_clip
         gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
         self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
-        self.optimizer.update(self.model, gradients)
+        self._update(gradients)
         return Outcome(loss, norm, terms)
+
+    def _update(self, gradients: Any) -> None:
+        """Apply the optimizer; with LoRA+ (Hayou et al. 2024) lora_b moves ``plus_ratio`` times as far.
+
+        Every optimizer here moves a parameter in proportion to the learning rate, so that scaling the move is a
+        learning rate of its own.
+        """
+        before = self.model.trainable_parameters()
+        after = self.optimizer.apply_gradients(gradients, before)
+        ratio = self.config.lora.plus_ratio
+        if ratio != 1.0:
+            after = tree_map_with_path(
+                lambda path, new, old: old + ratio * (new - old) if path.endswith("lora_b") else new, after, before
+            )
+        self.model.update(after)
 
     def gradients(self, micro: Sequence[MicroBatch]) -> tuple[mx.array, Terms, Any]:
         """Loss, terms and gradients of the adapters over the micro-batches of one step."""
@@ -81,7 +95,7 @@ class Step:
         self.model.train()
         total: tuple[mx.array, Terms, Any] | None = None
         for batch in micro:
-            (loss, terms), gradients = self._gradients(*_arguments(batch.activations, batch.rows), tokens, sequences)
+            (loss, terms), gradients = self._gradients(batch.inputs, tuple(batch.rows), tokens, sequences)
             part = (loss, Terms(*terms), gradients)
             total = part if total is None else _added(total, part)
             if len(micro) > 1:
@@ -93,38 +107,28 @@ class Step:
         """Terms of a batch without dropout and without a gradient."""
         self.model.eval()
         one = mx.array(1.0)
-        return Terms(*self.forward(*_arguments(batch.activations, batch.rows), one, one)[1])
+        return Terms(*self.forward(batch.inputs, tuple(batch.rows), one, one)[1])
 
     def sequence_log_probs(self, batch: MicroBatch) -> mx.array:
         """log p of each sequence's preference rows (B,), without dropout."""
         self.model.eval()
-        logp = self._row_log_probs(batch.activations, batch.rows)
+        logp = self._row_log_probs(batch.inputs, batch.rows)
         return sequence_sums(logp * batch.rows.preference, batch.rows.sequence, len(batch.ids))
 
     def _loss(
-        self,
-        h: mx.array,
-        positions: mx.array,
-        deepstack: mx.array | None,
-        rows: tuple[mx.array, ...],
-        tokens: mx.array,
-        sequences: mx.array,
+        self, inputs: Inputs, rows: tuple[mx.array, ...], tokens: mx.array, sequences: mx.array
     ) -> tuple[mx.array, Terms]:
         chosen = Rows(*rows)
-        logp = self._row_log_probs(Activations(h, positions, deepstack), chosen)
+        logp = self._row_log_probs(inputs, chosen)
         goal = self.config.objective
         return objective(logp, chosen, tokens, sequences, goal.beta, goal.gamma)
 
-    def _row_log_probs(self, activations: Activations, rows: Rows) -> mx.array:
+    def _row_log_probs(self, inputs: Inputs, rows: Rows) -> mx.array:
+        """log p of each row's target (S,)."""
+        h, positions, deepstack = inputs if isinstance(inputs, tuple) else inputs()
         depth = len(self.anatomy.layers)
-        h = self.anatomy.run(
-            self.first, depth, activations.h, activations.positions, activations.deepstack, checkpoint=self.checkpoint
-        )
+        h = self.anatomy.run(self.first, depth, h, positions, deepstack, checkpoint=self.checkpoint)
         return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.anatomy.logits)
-
-
-def _arguments(activations: Activations, rows: Rows) -> tuple[Any, ...]:
-    return activations.h, activations.positions, activations.deepstack, tuple(rows)
 
 
 def _added(a: tuple[mx.array, Terms, Any], b: tuple[mx.array, Terms, Any]) -> tuple[mx.array, Terms, Any]:

@@ -255,7 +255,7 @@ def _clock(seconds: float) -> str:
 
 
 def references(step: Step, feed: Feed, batch_size: int) -> None:
-    """Fill in log-probabilities of the preference terms' answers under the base model (adapters off)."""
+    """Fill in log-probabilities of the preference terms' answers under the base model: the adapters switched off."""
     chosen = [index for index, item in enumerate(feed.items) if item.penalty]
     lengths = [len(feed.items[index].example.tokens) for index in chosen]
     plan = [[chosen[i] for i in part] for part in by_length(lengths, batch_size)]

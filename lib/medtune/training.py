@@ -104,15 +104,30 @@ def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
 
 
 def first_adapted(anatomy: Anatomy, config: TrainConfig) -> int:
-    """Index of the lowest decoder layer that is trained."""
+    """Index of the lowest decoder layer that gradients reach."""
     depth = len(anatomy.layers)
-    return 0 if config.lora.num_layers == -1 else depth - min(config.lora.num_layers, depth)
+    return 0 if config.lora.num_layers == -1 or below(config) else depth - min(config.lora.num_layers, depth)
+
+
+def below(config: TrainConfig) -> bool:
+    """Whether something below the decoder layers is trained."""
+    return config.lora.vision or config.lora.merger
 
 
 def use_cache(config: TrainConfig, store: Store, examples: Sequence[Example]) -> bool:
     """Whether the trunk's activations go to disk: as told, or where examples are seen more than once and fit."""
-    if config.trunk_cache != "auto":
-        return config.trunk_cache == "on"
+    changing = [name for name in ("neftune", "vision", "merger") if getattr(config.lora, name)]
+    if changing and config.trunk_cache == "on":
+        raise UserError(
+            tr(
+                "trunk_cache: on, but lora.{name} changes the trunk at every step; set it to auto or off",
+                name=changing[0],
+            )
+        )
+    if changing or config.trunk_cache == "off":
+        return False
+    if config.trunk_cache == "on":
+        return True
     seen = config.iters * config.batch_size
     return seen > len(examples) and store.bytes_for(examples) < 0.5 * files.free_bytes(store.folder)
 
@@ -200,9 +215,10 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
     mx.random.seed(config.seed)
     adapter = adapters.attach(anatomy.model, config.lora)
     census = adapters.census(anatomy.model)
-    source = (None, store) if cached else (Trunk(anatomy, chat, first), None)
-    feeds = Feed(material.train, *source), Feed(material.valid, *source)
-    step = Step(anatomy, first, config, compiled=_compiles(), checkpoint=config.grad_checkpoint == "on")
+    source = store if cached else Trunk(anatomy, chat, first, config.lora.neftune)
+    feeds = Feed(material.train, source, below(config)), Feed(material.valid, source, below(config))
+    compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
+    step = Step(anatomy, first, config, compiled=compiled, checkpoint=config.grad_checkpoint == "on")
     trainer.references(step, feeds[0], config.batch_size)
     plan = batch_plan(material, config)
     facts = {

@@ -10,12 +10,13 @@ Shapes: B examples, T tokens, D hidden size, K deepstack levels, V visual tokens
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -30,20 +31,24 @@ PASS_TOKENS = 4096  # of one trunk batch
 PART_INDEX = "index.json"
 
 
-@dataclass(frozen=True)
-class Activations:
+class Activations(NamedTuple):
     """What enters the first adapted layer: h (B, T, D), positions (3, B, T) int32, deepstack (K, B, T, D) or None."""
 
     h: mx.array
     positions: mx.array
     deepstack: mx.array | None
 
+    def frozen(self) -> Activations:
+        """The same, without a way for gradients to what made them."""
+        deepstack = None if self.deepstack is None else mx.stop_gradient(self.deepstack)
+        return Activations(mx.stop_gradient(self.h), self.positions, deepstack)
+
 
 class Trunk:
     """Runs the lower part of a model: images and tokens -> activations at decoder layer ``first``."""
 
-    def __init__(self, anatomy: Anatomy, chat: Chat, first: int) -> None:
-        self.anatomy, self.chat, self.first = anatomy, chat, first
+    def __init__(self, anatomy: Anatomy, chat: Chat, first: int, neftune: float = 0.0) -> None:
+        self.anatomy, self.chat, self.first, self.neftune = anatomy, chat, first, neftune
 
     def cuts(self, group: int) -> list[tuple[int, int]]:
         """The layers [0, first) in ranges of ``group``; the deepstack levels stay within the first range."""
@@ -51,10 +56,13 @@ class Trunk:
         return [(0, end)] + [(start, min(start + group, self.first)) for start in range(end, self.first, max(group, 1))]
 
     def __call__(self, examples: Sequence[Example]) -> Activations:
-        """Activations of a batch, right-padded; not differentiated."""
+        """Activations of a batch, right-padded; noisy embeddings with NEFTune while the model is in training mode."""
         inputs = self.embed(examples)
-        h = self.anatomy.run(0, self.first, inputs.h, inputs.positions, inputs.deepstack) if self.first else inputs.h
-        return Activations(mx.stop_gradient(h), inputs.positions, _above(inputs.deepstack, self.first))
+        h = inputs.h
+        if self.neftune and self.anatomy.model.training:
+            h = h + neftune_noise(h.shape, self.neftune).astype(h.dtype)
+        h = self.anatomy.run(0, self.first, h, inputs.positions, inputs.deepstack)
+        return Activations(h, inputs.positions, _above(inputs.deepstack, self.first))
 
     def embed(self, examples: Sequence[Example]) -> Activations:
         """Embeddings with the images in place, positions and all deepstack levels of a batch."""
@@ -71,6 +79,12 @@ class Trunk:
             positions = mx.broadcast_to(positions[None], (3, *positions.shape))
         deepstack = _dense(features.deepstack_visual_embeds, features.visual_pos_masks, features.inputs_embeds)
         return Activations(features.inputs_embeds, positions.astype(mx.int32), deepstack)
+
+
+def neftune_noise(shape: Sequence[int], alpha: float) -> mx.array:
+    """Uniform noise in +-alpha / sqrt(T * D) for embeddings (B, T, D) (Jain et al. 2023)."""
+    bound = alpha / math.sqrt(shape[1] * shape[2])
+    return mx.random.uniform(-bound, bound, shape)
 
 
 def _joined(
