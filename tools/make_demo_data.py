@@ -9,6 +9,7 @@ For developers (extra `demo`); the same seed and packages give the same bytes.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     for dimension in DIMENSIONS:
         lines = [record.to_json() + "\n" for record in made.records if record.dim == dimension]
         write(args.out / f"{dimension}.jsonl", "".join(lines).encode())
+    shutil.rmtree(args.out / "images", ignore_errors=True)  # of an earlier seed
     for name, png in made.images.items():
         write(args.out / name, png)
     write(args.out / "SOURCE_CARD.md", card.of_data(made.records, args.seed).encode())

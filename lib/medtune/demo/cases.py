@@ -64,10 +64,11 @@ def of_reading(reading: facts.Reading, dim: Dimension, rng: random.Random) -> Ca
     slots["whom"] = slots["who"].rstrip("，") or "我"
     asks = phrases.ASK_READING[dim] + phrases.ASK_ABOUT.get(reading.item, ())
     grading = Check(kind="grading", args={"value": reading.grade, "rivals": list(reading.rivals)})
-    first = Check(kind="empathy") if dim == "warmth" else Check(kind="figure", args={"value": reading.figure})
+    cited = _says(reading.standard.strip("《》"))
+    first = (Check(kind="empathy"),) if dim == "warmth" else (_figure(reading), cited)
     return Case(
         dim, reading.cluster, reading.department, phrases.pick(asks, rng, slots).text, slots,
-        phrases.READING[dim], (first, grading, *CALM), "grade",
+        phrases.READING[dim], (*first, grading, *CALM), "grade",
     )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def of_symptom(symptom: facts.Symptom, dim: Dimension, rng: random.Random) -> Ca
         "empathy": rng.choice(phrases.EMPATHY),
         "who": rng.choice(phrases.WHO),
     }
-    causes = Check(kind="contains", args={"any": symptom.causes.split("、")})
+    causes = Check(kind="contains", args={"any": symptom.causes.split("、")[:2]})
     tests = Check(kind="contains", args={"any": symptom.tests.split("和")})
     first = (Check(kind="empathy"), causes) if dim == "warmth" else (causes, tests)
     return Case(
@@ -143,7 +144,8 @@ def of_sheet(sheet: sheets.Sheet, rng: random.Random) -> Case:
         "department": department,
     }
     fields = {row.item: {"value": row.value, "flag": "低" if row.flag == "低" else "高"} for row in sheet.flagged}
-    read = Check(kind="fields", args={"fields": fields}) if fields else _says("未见异常")
+    nothing = Check(kind="absent", args={"any": ["偏低", "偏高", "阳性"]})
+    read = Check(kind="fields", args={"fields": fields}) if fields else nothing
     return Case(
         "vision", sheet.cluster, department, _look(rng), slots, phrases.IMAGE["vision"],
         (_says(sheet.title), read, *CALM), "finding", shown=sheet,
@@ -178,6 +180,10 @@ def of_photo(photo: photos.Photo, rng: random.Random) -> Case:
 def draw(shown: Shown) -> Image:
     """The pixels of what is shown."""
     return photos.load(shown) if isinstance(shown, photos.Photo) else sheets.render(shown)
+
+
+def _figure(reading: facts.Reading) -> Check:
+    return Check(kind="figure", args={"value": reading.figure})
 
 
 def _look(rng: random.Random) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from medtune import checks
 from medtune.demo import cases, draws, photos, sheets
 from medtune.demo.cases import Case
 from medtune.demo.phrases import Line
@@ -105,10 +106,13 @@ def _desirable(case: Case, rng: random.Random) -> tuple[Line, list[Span]]:
 
 
 def _undesirable(case: Case, rng: random.Random) -> tuple[Line, list[Span]]:
-    """A slip in an otherwise good answer, or an overconfident one; half of them say where."""
+    """A slip in an otherwise good answer, or an overconfident one; half of them say where.
+
+    A slip that the case's checks do not see (a sheet's flagged rows read right, and one more invented) is not used.
+    """
     kind: Literal["slip", "sure", "pill"] = rng.choices(("slip", "sure", "pill"), (0.5, 0.3, 0.2))[0]
-    if kind == "slip" and "rival" in case.slots:
-        line = case.slipped(rng)
+    line = case.slipped(rng) if kind == "slip" and "rival" in case.slots else None
+    if line is not None and not all(checks.score(check, line.text) == 1 for check in case.checks):
         places = [line.places[case.stress]]
     else:
         line = case.answer("pill" if kind == "pill" else "sure", rng)

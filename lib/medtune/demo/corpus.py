@@ -40,10 +40,10 @@ def image_lesson(rng: random.Random) -> Lesson:
     """A lesson about an image: half of them read it aloud in full, the others talk about it."""
     if rng.random() < 0.6:
         sheet = draws.sheet(rng, "pretraining")
-        return _aloud(sheet, _lines_of(sheet)) if rng.random() < 0.5 else _told(cases.of_sheet(sheet, rng), rng)
+        return _aloud(sheet, _lines_of(sheet)) if rng.random() < 0.5 else _told(cases.of_sheet(sheet, rng), rng, sheet)
     picture = draws.picture(rng, "pretraining")
     said = f"{picture.kind}：{picture.finding or '未见明显异常'}。"
-    return _aloud(picture, said) if rng.random() < 0.5 else _told(cases.of_picture(picture, rng), rng)
+    return _aloud(picture, said) if rng.random() < 0.5 else _told(cases.of_picture(picture, rng), rng, picture)
 
 
 def voice_for(question: str, rng: random.Random) -> Voice:
@@ -54,10 +54,10 @@ def voice_for(question: str, rng: random.Random) -> Voice:
     return rng.choices(VOICES, VOICE_WEIGHTS)[0]
 
 
-def _told(case: Case, rng: random.Random) -> Lesson:
+def _told(case: Case, rng: random.Random, shown: sheets.Sheet | sheets.Picture | None = None) -> Lesson:
     answer = case.answer(voice_for(case.question, rng), rng).text
     turns = (*case.before, Message(role="user", content=case.question), Message(role="assistant", content=answer))
-    return Lesson(turns, case.shown)
+    return Lesson(turns, shown)
 
 
 def _asked(question: str, answer: str) -> Lesson:

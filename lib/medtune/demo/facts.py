@@ -91,7 +91,7 @@ def rivals(grade: str, grades: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(other for other in grades if other not in grade)
 
 
-PRESSURE_GRADES = (  # systolic from, diastolic from, grade, rule, level
+PRESSURE_GRADES: tuple[tuple[int, int, str, str, Level], ...] = (  # systolic from, diastolic from, grade, rule, level
     (0, 0, "正常血压", "收缩压<120且舒张压<80", 0),
     (120, 80, "正常高值", "收缩压120-139和/或舒张压80-89", 1),
     (140, 90, "1级高血压", "收缩压140-159和/或舒张压90-99", 2),

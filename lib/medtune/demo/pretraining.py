@@ -19,7 +19,6 @@ from medtune.records import IMAGE_MARKER
 
 if TYPE_CHECKING:
     import mlx.core as mx
-    import mlx.nn as nn
     from tokenizers import Tokenizer
 
 POOL = 4  # batches drawn together and sorted by length, so that little is padded
@@ -54,8 +53,8 @@ class Batch:
 
 def encode(lesson: Lesson, tokenizer: Tokenizer) -> tuple[list[int], int]:
     """Token ids of the conversation as the chat template renders it, and where the last answer begins."""
-    start, end, line = (tokenizer.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>", "Ċ"))
-    vision = [tokenizer.token_to_id(t) for t in ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")]
+    start, end, line = tokenizer.encode("<|im_start|><|im_end|>\n").ids
+    before, pad, after = tokenizer.encode("<|vision_start|><|image_pad|><|vision_end|>").ids
     ids: list[int] = []
     answer = 0
     for message in lesson.messages:
@@ -63,14 +62,14 @@ def encode(lesson: Lesson, tokenizer: Tokenizer) -> tuple[list[int], int]:
         answer = len(ids)
         if IMAGE_MARKER in message.content and lesson.shown is not None:
             width, height = sheets.render(lesson.shown).size
-            ids += [vision[0], *[vision[1]] * (width * height // (PATCH * MERGE) ** 2), vision[2]]
+            ids += [before, *[pad] * (width * height // (PATCH * MERGE) ** 2), after]
         ids += [*tokenizer.encode(message.content.replace(IMAGE_MARKER, "")).ids, end, line]
     return ids[:-1], answer  # the line feed after the last end token is never generated
 
 
-def patches(lesson: Lesson) -> tuple[np.ndarray, tuple[int, int, int]]:
+def patches(shown: sheets.Sheet | sheets.Picture) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The image as the Qwen3-VL processor cuts it: patches of one 2 x 2 block together, each frame twice."""
-    image = np.asarray(sheets.render(lesson.shown).convert("RGB"), np.float32) / 127.5 - 1
+    image = np.asarray(sheets.render(shown).convert("RGB"), np.float32) / 127.5 - 1
     high, wide = image.shape[0] // PATCH, image.shape[1] // PATCH
     blocks = image.reshape(high // MERGE, MERGE, PATCH, wide // MERGE, MERGE, PATCH, 3)
     flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(high * wide, 3, 1, PATCH, PATCH)
@@ -88,28 +87,37 @@ def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
         rows += [row] * (len(ids) - answer)
         columns += range(answer - 1, len(ids) - 1)
         targets += ids[answer:]
-    seen = [patches(lesson) for lesson in lessons if lesson.shown is not None]
+    seen = [patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
     return Batch(
-        table, *(np.array(part, np.int32) for part in (rows, columns, targets)),
-        np.concatenate([pixels for pixels, _ in seen]) if seen else None,
-        np.array([grid for _, grid in seen], np.int32) if seen else None,
-    )  # fmt: skip
+        ids=table,
+        rows=np.array(rows, np.int32),
+        columns=np.array(columns, np.int32),
+        targets=np.array(targets, np.int32),
+        pixels=np.concatenate([pixels for pixels, _ in seen]) if seen else None,
+        grid=np.array([grid for _, grid in seen], np.int32) if seen else None,
+    )
 
 
 def batches(recipe: Recipe, tokenizer: Tokenizer, start: int) -> Iterator[tuple[Batch, Batch]]:
     """The text and image batch of each step from `start` on; a step's batches depend on seed and step alone."""
-    for step in range(start, recipe.steps):
-        pool, place = divmod(step, POOL)
-        if step == start or place == 0:
-            rng = random.Random(f"{recipe.seed}:{pool}")
-            texts = sorted((corpus.text_lesson(rng) for _ in range(POOL * recipe.text_rows)), key=_length)
-            images = sorted((corpus.image_lesson(rng) for _ in range(POOL * recipe.image_rows)), key=_length)
-            order = rng.sample(range(POOL), POOL)
-        text, image = (
-            collate(rows[order[place] * size : (order[place] + 1) * size], tokenizer)
-            for rows, size in ((texts, recipe.text_rows), (images, recipe.image_rows))
+    for number in range(start // POOL, -(-recipe.steps // POOL)):
+        for step, (texts, images) in enumerate(_pool(recipe, number), start=number * POOL):
+            if start <= step < recipe.steps:
+                yield collate(texts, tokenizer), collate(images, tokenizer)
+
+
+def _pool(recipe: Recipe, number: int) -> list[tuple[list[Lesson], list[Lesson]]]:
+    """The lessons of POOL steps, those of similar length together, in random order."""
+    rng = random.Random(f"{recipe.seed}:{number}")
+    texts = sorted((corpus.text_lesson(rng) for _ in range(POOL * recipe.text_rows)), key=_length)
+    images = sorted((corpus.image_lesson(rng) for _ in range(POOL * recipe.image_rows)), key=_length)
+    return [
+        (
+            texts[place * recipe.text_rows : (place + 1) * recipe.text_rows],
+            images[place * recipe.image_rows : (place + 1) * recipe.image_rows],
         )
-        yield text, image
+        for place in rng.sample(range(POOL), POOL)
+    ]
 
 
 def _length(lesson: Lesson) -> int:
@@ -117,7 +125,7 @@ def _length(lesson: Lesson) -> int:
     return sum(len(message.content) for message in lesson.messages) + pixels // (PATCH * MERGE) ** 2
 
 
-def summed_loss(model: nn.Module, batch: Batch) -> mx.array:
+def summed_loss(model: Any, batch: Batch) -> mx.array:
     """Cross-entropy summed over the supervised tokens, in nats. The head sees supervised positions only."""
     import mlx.core as mx
     import mlx.nn as nn
@@ -134,9 +142,7 @@ def summed_loss(model: nn.Module, batch: Batch) -> mx.array:
     return nn.losses.cross_entropy(logits, mx.array(batch.targets), reduction="sum")
 
 
-def fit(
-    model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_every: int = 100
-) -> dict[str, float]:
+def fit(model: Any, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_every: int = 100) -> dict[str, float]:
     """Train `model` in place and return its last losses; a run stopped on the way goes on from `scratch`.
 
     Raises ValueError when `scratch` holds the state of another recipe.
@@ -145,7 +151,7 @@ def fit(
     import mlx.nn as nn
     import mlx.optimizers as optim
 
-    def loss(model: nn.Module, text: Batch, image: Batch) -> mx.array:
+    def loss(model: Any, text: Batch, image: Batch) -> mx.array:
         return (summed_loss(model, text) + summed_loss(model, image)) / (len(text.targets) + len(image.targets))
 
     warm = optim.linear_schedule(0.0, recipe.learning_rate, recipe.warmup)
@@ -161,7 +167,7 @@ def fit(
         grads, _ = optim.clip_grad_norm(grads, recipe.grad_clip)
         optimizer.update(model, grads)
         mx.eval(value, model.parameters(), optimizer.state)
-        recent = [*recent[-49:], value.item()]
+        recent = [*recent[-49:], float(value)]
         if step % 20 == 0:
             print(f"step {step}/{recipe.steps} loss {sum(recent) / len(recent):.4f}", flush=True)
         if step % save_every == 0:
@@ -170,7 +176,7 @@ def fit(
     return {"train": round(sum(recent) / max(1, len(recent)), 4)}
 
 
-def rounded(model: nn.Module) -> nn.Module:
+def rounded(model: Any) -> Any:
     """The model in bfloat16, as it is kept: half the size, and what every later figure is measured on."""
     import mlx.core as mx
 
@@ -178,7 +184,7 @@ def rounded(model: nn.Module) -> nn.Module:
     return model
 
 
-def held_out(model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, rows: int = 96) -> dict[str, float]:
+def held_out(model: Any, tokenizer: Tokenizer, recipe: Recipe, rows: int = 96) -> dict[str, float]:
     """Loss a token on lessons the training has not drawn, text and image apart; the model becomes float32 again."""
     import mlx.core as mx
 
@@ -187,25 +193,24 @@ def held_out(model: nn.Module, tokenizer: Tokenizer, recipe: Recipe, rows: int =
     found = {}
     for name, draw in (("held_out_text", corpus.text_lesson), ("held_out_image", corpus.image_lesson)):
         parts = [collate([draw(rng) for _ in range(12)], tokenizer) for _ in range(rows // 12)]
-        total = sum(summed_loss(model, part).item() for part in parts)
+        total = math.fsum(float(summed_loss(model, part)) for part in parts)
         found[name] = round(total / sum(len(part.targets) for part in parts), 4)
     return found
 
 
-def _keep(scratch: Path, model: nn.Module, optimizer: Any, recipe: Recipe, step: int) -> None:
+def _keep(scratch: Path, model: Any, optimizer: Any, recipe: Recipe, step: int) -> None:
     """Write the state so that a kill at any moment leaves the last whole one."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
     scratch.mkdir(parents=True, exist_ok=True)
-    state = {f"model.{k}": v for k, v in tree_flatten(model.parameters())}
-    state |= {f"optimizer.{k}": v for k, v in tree_flatten(optimizer.state)}
+    state = dict(tree_flatten({"model": model.parameters(), "optimizer": optimizer.state}))
     said = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
     mx.save_safetensors(str(scratch / "next.safetensors"), state, metadata=said)
     (scratch / "next.safetensors").replace(scratch / "state.safetensors")
 
 
-def _resume(scratch: Path, model: nn.Module, optimizer: Any, recipe: Recipe) -> int:
+def _resume(scratch: Path, model: Any, optimizer: Any, recipe: Recipe) -> int:
     """Load the kept state, if there is one, and say after how many steps it was kept."""
     import mlx.core as mx
     from mlx.utils import tree_unflatten
@@ -213,13 +218,11 @@ def _resume(scratch: Path, model: nn.Module, optimizer: Any, recipe: Recipe) -> 
     path = scratch / "state.safetensors"
     if not path.exists():
         return 0
-    state, said = mx.load(str(path), return_metadata=True)
+    kept: Any = mx.load(str(path), return_metadata=True)
+    state, said = kept
     if json.loads(said["recipe"]) != asdict(recipe):
         raise ValueError(f"{path} holds the state of another recipe: remove it to start anew")
-    parts: dict[str, list[tuple[str, mx.array]]] = {"model": [], "optimizer": []}
-    for key, value in state.items():
-        part, _, name = key.partition(".")
-        parts[part].append((name, value))
-    model.load_weights(parts["model"])
-    optimizer.state = tree_unflatten(parts["optimizer"])
+    parts: Any = tree_unflatten(list(state.items()))
+    model.update(parts["model"])
+    optimizer.state = parts["optimizer"]
     return int(said["step"])

@@ -65,7 +65,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
             pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     room = size - len(CONTROL) - len(MARKUP)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
