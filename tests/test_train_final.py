@@ -212,7 +212,13 @@ def test_micro_batches_and_checkpointing_change_nothing_but_memory(
 
 def test_patience_stops_early_and_keeps_the_best(dataset: Path, dense_twin: Path, tmp_path: Path):
     config = settings_file(tmp_path / "train.yaml", dense_twin)
-    changes = ("iters=40", "optimizer.learning_rate=3.0", "steps_per_eval=2", "select.patience=2")
+    changes = (
+        "iters=40",
+        "optimizer.learning_rate=0.3",
+        "lr_schedule={name: constant}",
+        "steps_per_eval=2",
+        "select.patience=2",
+    )
     assert train(dataset, config, tmp_path / "run", *(x for c in changes for x in ("--set", c))) == 0
     results = Receipt.read(tmp_path / "run" / "training.json").results
     assert results["stopped"] == "early_stop" and results["steps"] < 40
@@ -235,7 +241,7 @@ def test_a_loss_that_is_no_number_names_the_examples(
 
 def start(dataset: Path, config: Path, run: Path, cache: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from medtune import cli, training; from tools import train_final;"
+        "import sys; from pathlib import Path; from medtune import cli, engine; engine.start(); from medtune import training; from tools import train_final;"
         f"training.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(dataset), "--config", str(config), "--out", str(run)]

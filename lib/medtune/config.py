@@ -20,6 +20,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with the booleans of its version 1.2: true and false; on, off, yes and no are words, as in ``dedup: off``."""
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which only true and false are booleans: our settings say on and off."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
 Schema = TypeVar("Schema", bound=Strict)
 Path_ = tuple[str | int, ...]  # a key's place: ("lora", "rank")
 
@@ -41,8 +62,8 @@ def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Sch
 def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file; see configs/ for the profiles") from None
     except yaml.MarkedYAMLError as error:
@@ -71,7 +92,7 @@ def _apply(values: dict[str, Any], override: str) -> Path_:
     if not equals or not dotted:
         raise UserError(f"--set {override}: write it as key=value or key.sub=value")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: the value is not YAML") from None
     *parents, last = place = tuple(dotted.split("."))
