@@ -21,17 +21,6 @@ class Strict(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the booleans of its version 1.2: true and false; on, off, yes and no are words, as in ``dedup: off``."""
-
-
-_BOOLEAN = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOLEAN, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-
-class _Loader(yaml.SafeLoader):
     """YAML in which only true and false are booleans: our settings say on and off."""
 
 

@@ -6,10 +6,11 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from medtune import engine
 from medtune.basemodel import Base
 from medtune.chat import Chat
 from medtune.records import Record
@@ -52,6 +53,8 @@ class _Worker:
 
     @classmethod
     def start(cls, base: Base, root: Path) -> None:
+        with redirect_stdout(None):  # the tool has said with what it runs
+            engine.start()
         cls.chat, cls.root = Chat(base), root
 
     @classmethod

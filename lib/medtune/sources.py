@@ -48,7 +48,9 @@ def _is_data(inside: Path) -> bool:
 def rows(path: Path) -> Iterator[Row]:
     """Stream the rows of a file. What it holds decides, not its suffix: an array where it starts with ``[``."""
     with open(path, encoding=encoding_of(path)) as file:
-        start = file.read(BLOCK).lstrip()[:1]
+        while (block := file.read(BLOCK)) and block.isspace():
+            pass
+        start = block.lstrip()[:1]
         file.seek(0)
         if not start:
             raise UserError(tr("{path}: the file is empty", path=path))
