@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from medtune import adapters, basemodel, files
 from medtune.receipt import Receipt
@@ -22,7 +22,13 @@ home: ""
 
 
 def write_run(
-    run: Path, base: Path, *, size: float = 0.02, keys: tuple[str, ...] = ATTENTION, system_prompt: str = "", **lora: Any
+    run: Path,
+    base: Path,
+    *,
+    size: float = 0.02,
+    keys: tuple[str, ...] = ATTENTION,
+    system_prompt: str = "",
+    **lora: Any,
 ) -> Path:
     """A run folder with adapters whose factors are normal with deviation ``size``; also writes deploy.yaml beside."""
     found = basemodel.find(str(base))
@@ -32,7 +38,7 @@ def write_run(
     mx.random.seed(7)
     drawn = [
         (name, value if name.endswith(".m") else mx.random.normal(value.shape) * size)
-        for name, value in tree_flatten(model.trainable_parameters())
+        for name, value in adapters.weights(model).items()
     ]
     model.update(tree_unflatten(drawn))
     run.mkdir(parents=True, exist_ok=True)

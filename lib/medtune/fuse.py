@@ -23,6 +23,7 @@ from medtune.tensors import Entry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
 KEPT = 0.95  # auto: least share of the delta that must survive, and least cosine with it
+NOISE = 0.02  # auto: most that rounding may move the weights, as a share of them; 4 bits move them by about 0.09
 GROUPS = (64, 32)  # group sizes for a matrix that was not packed before
 
 
@@ -33,11 +34,12 @@ class Survival:
     share: float  # <R - W, D> / <D, D>: 1 when all of it is there
     cosine: float  # between R - W and D: below 1 by the noise of rounding
     relative: float  # |D| / |W|
+    noise: float  # |R - T| / |T|: what rounding adds, over the whole matrix
 
     @property
     def kept(self) -> bool:
-        """Whether ``auto`` is content."""
-        return self.share >= KEPT and self.cosine >= KEPT
+        """Whether ``auto`` is content: a large change survives 4 bits, but the matrix around it is rounded twice."""
+        return self.share >= KEPT and self.cosine >= KEPT and self.noise <= NOISE
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Tally:
     intended: float = 0.0
     stored: float = 0.0
     base: float = 0.0
+    target: float = 0.0
 
     def add(self, base: mx.array, target: mx.array, stored: mx.array) -> None:
         """Count one block, all (R, K) float32."""
@@ -56,15 +59,22 @@ class Tally:
         self.intended += _dot(intended, intended)
         self.stored += _dot(actual, actual)
         self.base += _dot(base, base)
+        self.target += _dot(target, target)
 
     @property
     def survival(self) -> Survival:
-        """The three figures; a change that was not intended counts as kept when nothing moved."""
+        """The figures; a change that was not intended counts as kept when nothing moved."""
+        noise = _ratio(self.stored - 2 * self.dot + self.intended, self.target)
         if self.intended == 0:
             still = float(self.stored == 0)
-            return Survival(still, still, 0.0)
+            return Survival(still, still, 0.0, noise)
         cosine = self.dot / sqrt(self.intended * self.stored) if self.stored else 0.0
-        return Survival(self.dot / self.intended, cosine, sqrt(self.intended / self.base) if self.base else 0.0)
+        return Survival(self.dot / self.intended, cosine, _ratio(self.intended, self.base), noise)
+
+
+def _ratio(square: float, other: float) -> float:
+    """Of two norms, given squared."""
+    return sqrt(max(0.0, square) / other) if other else 0.0
 
 
 def _dot(a: mx.array, b: mx.array) -> float:
