@@ -148,11 +148,17 @@ class TrainConfig(Strict):
 
 
 class Gate(Strict):
-    """What the tuned model must reach before it is deployed: tuned minus baseline, in points of the score 0..1."""
+    """What the tuned model must reach before it is deployed.
+
+    Per dimension: the lower end of the 95 % interval of tuned minus baseline, in points of the score 0..1. Negative:
+    not worse by more than that; 0: better beyond chance.
+    """
 
     accuracy: float
     warmth: float
     vision: float
+    superior: Annotated[int, Field(ge=0, le=3)]  # so many dimensions must be better beyond chance
+    pass_rate: dict[str, Annotated[float, Field(ge=0, le=1)]]  # kind of check: least share the tuned model passes
 
 
 class EvalConfig(Strict):

@@ -30,8 +30,9 @@ def kinds() -> dict[str, Callable[..., float]]:
 
 
 def score(check: Check, answer: str) -> float:
-    """How far ``answer`` satisfies ``check``: 0 not at all, 1 fully."""
-    return kinds()[check.kind](normalise(answer), **check.args)
+    """How far ``answer`` satisfies ``check``: 0 not at all, 1 fully; saying nothing satisfies none."""
+    text = normalise(answer)
+    return kinds()[check.kind](text, **check.args) if text else 0.0
 
 
 def problems(check: Check) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Literal, NotRequired
 
 from pydantic import ConfigDict
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
-from medtune.checks._text import figures, mentions, normalise
+from medtune.checks._text import Mention, figures, mentions, normalise
 
 
 class Row(TypedDict):
@@ -77,8 +78,8 @@ def _segments(answer: str, fields: dict[str, Row]) -> dict[str, list[str]]:
     owners = {name: item for item, row in fields.items() for name in _names(item, row)}
     bystanders = {name for group in NAMES for name in group}  # an item that is not asked for ends a segment too
     found = mentions(answer, {*owners, *bystanders})
-    ends = [mention.start for mention in found[1:]] + [len(answer)]
-    texts = [answer[mention.end : end] for mention, end in zip(found, ends, strict=True)]
+    end = Mention(len(answer), len(answer), "")
+    texts = [answer[mention.end : following.start] for mention, following in pairwise([*found, end])]
     for index in range(len(texts) - 2, -1, -1):
         if JOINED.match(texts[index]):
             texts[index] = texts[index + 1]

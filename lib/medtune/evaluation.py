@@ -1,0 +1,137 @@
+"""Scores -> verdict: per dimension and overall the difference with its interval, what changed, and the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from medtune import statistics
+from medtune.i18n import tr
+from medtune.records import DIMENSIONS
+from medtune.schemas import EvalConfig, Gate
+from medtune.scoring import Judged, Scored, mean
+from medtune.statistics import Pair
+
+Numbers = dict[str, Any]
+
+
+def evaluate(judged: Sequence[Judged], weights: Mapping[str, float], config: EvalConfig) -> Numbers:
+    """The measured part of evaluation.json's results, from the judged items of both splits.
+
+    ``weights`` are the priorities of the training; test items alone enter the figures.
+    """
+    test = [one for one in judged if one.item.split == "test"]
+    pairs = [Pair(one.baseline.score, one.tuned.score, one.item.cluster, one.item.dim) for one in test]
+    dimensions = {
+        dim: asdict(statistics.compare(chosen, seed=config.seed))
+        for dim in DIMENSIONS
+        if (chosen := [pair for pair in pairs if pair.stratum == dim])
+    }
+    for dim, p in statistics.holm({dim: numbers["p"] for dim, numbers in dimensions.items()}).items():
+        dimensions[dim]["p_holm"] = p
+    checks = by_kind(test)
+    return {
+        "items": len(test),
+        "dimensions": dimensions,
+        "overall": asdict(statistics.compare(pairs, _usable(weights, dimensions), seed=config.seed)),
+        "checks": checks,
+        "migration": migration(test),
+        "recommended": [_recommended(one) for one in judged if one.item.split == "recommended"],
+        "truncated": {name: sum(side.finish == "length" for side in _sides(test, name)) for name in SIDES},
+        "gate": gate(dimensions, checks, config.gate),
+    }
+
+
+SIDES = ("baseline", "tuned")
+
+
+def _sides(judged: Sequence[Judged], name: str) -> list[Scored]:
+    return [getattr(one, name) for one in judged]
+
+
+def _usable(weights: Mapping[str, float], measured: Mapping[str, Numbers]) -> Mapping[str, float] | None:
+    """The priorities, or None (all alike) where only dimensions of weight 0 were measured."""
+    return weights if any(weights.get(dim, 0) > 0 for dim in measured) else None
+
+
+def by_kind(judged: Sequence[Judged]) -> dict[str, Numbers]:
+    """Per kind of check: number of checks, mean mark and fully passed checks of both models."""
+    kinds = sorted({mark.kind for one in judged for mark in one.baseline.marks})
+    found = {}
+    for kind in kinds:
+        marks = {name: [value for side in _sides(judged, name) for value in side.of_kind(kind)] for name in SIDES}
+        found[kind] = {
+            "n": len(marks["tuned"]),
+            **{name: mean(values) for name, values in marks.items()},
+            "passed": {name: sum(value >= 1 for value in values) for name, values in marks.items()},
+        }
+    return found
+
+
+def migration(judged: Sequence[Judged]) -> dict[str, int]:
+    """How many items went from wrong to fully right and back; right is: every check satisfied."""
+    names = {(False, True): "fixed", (True, False): "regressed", (True, True): "kept", (False, False): "still_wrong"}
+    moved = Counter(names[one.baseline.right, one.tuned.right] for one in judged)
+    return {name: moved[name] for name in names.values()}
+
+
+def gate(dimensions: Mapping[str, Numbers], checks: Mapping[str, Numbers], wanted: Gate) -> dict[str, Any]:
+    """Whether the tuned model may be deployed, and every reason why not; a dimension without items is not judged."""
+    failures = []
+    for dim, numbers in dimensions.items():
+        least = getattr(wanted, dim)
+        if numbers["ci_low"] < least:
+            failures.append(
+                tr(
+                    "{dim}: the difference may be as low as {low:+.3f}, {least:+.3f} is wanted",
+                    dim=tr(dim),
+                    low=numbers["ci_low"],
+                    least=least,
+                )
+            )
+    better = sum(numbers["ci_low"] > 0 for numbers in dimensions.values())
+    if better < min(wanted.superior, len(dimensions)):
+        failures.append(
+            tr(
+                "{better} dimensions are better beyond chance, {wanted} are wanted",
+                better=better,
+                wanted=wanted.superior,
+            )
+        )
+    for kind, least in wanted.pass_rate.items():
+        if kind not in checks:
+            continue
+        passed, n = checks[kind]["passed"]["tuned"], checks[kind]["n"]
+        if passed < least * n:
+            low, high = statistics.wilson(passed, n)
+            failures.append(
+                tr(
+                    "{kind}: {passed} of {n} passed ({low:.0%} to {high:.0%}), {least:.0%} are wanted",
+                    kind=kind,
+                    passed=passed,
+                    n=n,
+                    low=low,
+                    high=high,
+                    least=least,
+                )
+            )
+    return {"passed": not failures, "failures": failures}
+
+
+def _recommended(one: Judged) -> Numbers:
+    pairs = zip(one.baseline.marks, one.tuned.marks, strict=True)
+    checks: dict[str, Numbers] = {}
+    for number, (before, after) in enumerate(pairs):
+        name = before.kind if before.kind not in checks else f"{before.kind}_{number + 1}"
+        checks[name] = {"baseline": before.value, "tuned": after.value}
+    return {
+        "id": one.item.id,
+        "question": one.item.question,
+        "image": str(one.item.images[0]) if one.item.images else None,
+        "expect": one.item.expect,
+        "baseline": one.baseline.answer,
+        "tuned": one.tuned.answer,
+        "checks": checks,
+    }

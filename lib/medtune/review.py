@@ -1,0 +1,134 @@
+"""A doctor's blind comparison: both answers in random order on a sheet, and the filled sheet read back."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from medtune import files, statistics
+from medtune.errors import UserError, raise_all
+from medtune.i18n import tr
+from medtune.scoring import Judged
+
+FILE = "reviews.jsonl"
+COLUMNS = ("id", "dimension", "question", "images", "answer_1", "answer_2", "better", "note", "key")
+Winner = Literal["baseline", "tuned", "tie"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one reviewer said of one item."""
+
+    id: str
+    dim: str
+    better: Winner
+    note: str
+    sheet: str
+
+
+def write(path: Path, judged: Sequence[Judged], seed: int) -> int:
+    """Write the sheet of items whose answers differ; returns how many. Excel reads it (UTF-8 with a mark)."""
+    rows = [_row(one, seed) for one in judged if one.baseline.answer != one.tuned.answer]
+    with files.atomic(path) as partial, open(partial, "w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows([row[name] for name in COLUMNS] for row in rows)
+    return len(rows)
+
+
+def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Verdict]:
+    """The filled rows of a sheet (``better``: 1, 2 or 0 for a tie; empty rows are left out)."""
+    known = {one.item.id: one for one in judged}
+    problems: list[str] = []
+    found: list[Verdict] = []
+    for number, row in _rows(path):
+        better = (row["better"] or "").strip()
+        one = known.get(row["id"] or "")
+        if not better:
+            continue
+        if one is None or row["key"] != _key(one, seed):
+            problems.append(tr("line {n}: the answers to {id} are no longer those of this run", n=number, id=row["id"]))
+        elif better not in ("0", "1", "2"):
+            problems.append(tr("line {n}: better is '{value}'; write 1, 2 or 0", n=number, value=better))
+        else:
+            order = _order(one, seed)
+            winner: Winner = "tie" if better == "0" else order[int(better) - 1]
+            found.append(Verdict(one.item.id, one.item.dim, winner, (row["note"] or "").strip(), path.name))
+    raise_all(problems, str(path))
+    return found
+
+
+def save(path: Path, verdicts: Iterable[Verdict]) -> None:
+    """Keep the verdicts beside the predictions they are about."""
+    files.write_jsonl(path, [json.dumps(asdict(verdict), ensure_ascii=False) for verdict in verdicts])
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How often the tuned model's answer was preferred, ties apart, with the Wilson interval and the sign test."""
+    counts = Counter(verdict.better for verdict in verdicts)
+    won, lost = counts["tuned"], counts["baseline"]
+    low, high = statistics.wilson(won, won + lost)
+    return tr(
+        "{n} reviewed: tuned preferred {won} times, baseline {lost} times, {ties} ties; "
+        "tuned wins {low:.0%} to {high:.0%} of decided ones (95 %), p = {p:.3f}",
+        n=len(verdicts),
+        won=won,
+        lost=lost,
+        ties=counts["tie"],
+        low=low,
+        high=high,
+        p=statistics.mcnemar(won, lost),
+    )
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    tr("{path}: no column {names}; fill in the sheet as written", path=path, names=", ".join(missing))
+                )
+            return [(table.line_num, row) for row in table]
+    except FileNotFoundError:
+        raise UserError(tr("{path}: no such file; --review without a file writes the sheet", path=path)) from None
+    except UnicodeDecodeError:
+        raise UserError(tr("{path}: not UTF-8; save it as CSV UTF-8", path=path)) from None
+
+
+def _row(one: Judged, seed: int) -> dict[str, str]:
+    first, second = _order(one, seed)
+    return {
+        "id": one.item.id,
+        "dimension": one.item.dim,
+        "question": _safe(one.item.question),
+        "images": " ".join(str(path) for path in one.item.images),
+        "answer_1": _safe(getattr(one, first).answer),
+        "answer_2": _safe(getattr(one, second).answer),
+        "better": "",
+        "note": "",
+        "key": _key(one, seed),
+    }
+
+
+def _safe(text: str) -> str:
+    """A spreadsheet takes a text that begins so for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _key(one: Judged, seed: int) -> str:
+    """Says which two answers were compared, and not which is whose."""
+    both = sorted((one.baseline.answer, one.tuned.answer))
+    return hashlib.sha256(json.dumps([seed, one.item.id, *both]).encode()).hexdigest()[:12]
+
+
+def _order(one: Judged, seed: int) -> tuple[Winner, Winner]:
+    coin = hashlib.sha256(f"{seed}:{one.item.id}:order".encode()).digest()[0] % 2
+    return ("tuned", "baseline") if coin else ("baseline", "tuned")
