@@ -1,0 +1,125 @@
+"""The success checklist: each line a question to the receipts, answered yes, no or not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from medtune.i18n import Lang, tr
+from medtune.report import comparison, words
+from medtune.report.facts import Facts
+from medtune.report.numbers import Numbers
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line: passed is None where it was not measured."""
+
+    text: str
+    passed: bool | None
+    evidence: str
+
+
+Answer = tuple[bool | None, str]
+
+
+def items(facts: Facts, lang: Lang) -> list[Item]:
+    """Ask every question."""
+    write = Numbers(lang)
+    questions: list[tuple[str, Callable[[Facts, Numbers], Answer]]] = [
+        ("The training took all its steps, or stopped early by its own rule", _steps),
+        ("The validation loss fell", _fell),
+        ("All checkpoints named in the receipt are on disk", _checkpoints),
+        ("The adapter file is complete and is the one that was trained", _adapters),
+        ("The configuration files are complete", _configured),
+        ("The data set is the one that was trained on", _data),
+        ("Better than the baseline in every dimension", _better),
+        ("The gate of the evaluation is passed", _gate),
+        ("Deployed to LM Studio", _deployed),
+        ("The deployed model is proved to be the trained one", _proved),
+    ]
+    return [Item(tr(text, lang), *ask(facts, write)) for text, ask in questions]
+
+
+def _steps(facts: Facts, write: Numbers) -> Answer:
+    steps, planned, how = (facts.look(f"training.{key}") for key in ("steps", "config.iters", "stopped"))
+    if steps is None:
+        return None, f"{facts.history.step} / {facts.history.total_steps}" if facts.history.rows else ""
+    return steps == planned or how == "early_stop", f"{write.count(steps)} / {write.count(planned)}"
+
+
+def _fell(facts: Facts, write: Numbers) -> Answer:
+    first, last = facts.look("training.val_loss.first"), facts.look("training.val_loss.last")
+    if first is None or last is None:
+        return None, ""
+    return last < first, f"{write.loss(first)} → {write.loss(last)}"
+
+
+def _checkpoints(facts: Facts, write: Numbers) -> Answer:
+    named = facts.look("training.checkpoints")
+    if named is None:
+        return None, ""
+    there = [item for item in named if _bytes(facts, item["file"]) == item["bytes"]]
+    return len(there) == len(named), f"{len(there)} / {len(named)}"
+
+
+def _adapters(facts: Facts, write: Numbers) -> Answer:
+    stage, size = facts.stages["training"], _bytes(facts, "adapters.safetensors")
+    if stage.receipt is None:
+        return None, ""
+    return size is not None and "adapters.safetensors" not in stage.changed, write.size(size) if size else ""
+
+
+def _configured(facts: Facts, write: Numbers) -> Answer:
+    wanted = ("adapter_config.json", "training.json", "metrics.jsonl")
+    lost = [name for name in wanted if _bytes(facts, name) is None]
+    return not lost, ", ".join(lost or wanted)
+
+
+def _data(facts: Facts, write: Numbers) -> Answer:
+    data, training = facts.stages["manifest"], facts.stages["training"]
+    if data.receipt is None or training.receipt is None:
+        return None, ""
+    names = set(training.receipt.inputs)
+    changed = [*data.changed, *(name for name in training.changed if name in names)]
+    return not changed, ", ".join(changed)
+
+
+def _better(facts: Facts, write: Numbers) -> Answer:
+    rows = comparison.rows(facts)
+    if not rows:
+        return None, ""
+    shown = [f"{words.name(row.name, write.lang)} {write.signed(row.delta)}" for row in rows]
+    return all(row.delta > 0 for row in rows), ", ".join(shown)
+
+
+def _gate(facts: Facts, write: Numbers) -> Answer:
+    gate: dict[str, Any] | None = facts.trusted("evaluation.gate")
+    return (None, "") if gate is None else (gate["passed"], "; ".join(map(str, gate.get("failures", []))))
+
+
+def _deployed(facts: Facts, write: Numbers) -> Answer:
+    folder = facts.trusted("deployment.folder")
+    if folder is None:
+        return None, ""
+    if facts.look("deployment.staged"):
+        return False, tr("LM Studio was not found here: the model waits in {folder}", write.lang, folder=folder)
+    return True, str(folder)
+
+
+def _proved(facts: Facts, write: Numbers) -> Answer:
+    proofs = facts.trusted("deployment.proofs")
+    if not proofs:
+        return None, ""
+    done = [proof for proof in proofs if proof["verdict"] != "skipped"]
+    passed = [proof for proof in done if proof["verdict"] == "passed"]
+    evidence = tr("{passed} of {done} levels passed", write.lang, passed=len(passed), done=len(done))
+    if len(done) < len(proofs):
+        evidence += tr(", {skipped} not run here", write.lang, skipped=len(proofs) - len(done))
+    return (len(passed) == len(done)) if done else None, evidence
+
+
+def _bytes(facts: Facts, name: str) -> int | None:
+    path = facts.run / name
+    return path.stat().st_size if path.exists() else None

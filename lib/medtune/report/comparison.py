@@ -1,0 +1,69 @@
+"""What an evaluation proves: for each dimension is the tuned model better, and how small a difference shows?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal
+
+from medtune.records import DIMENSIONS
+from medtune.report.facts import Facts
+
+Verdict = Literal["better", "worse", "undecided"]
+
+INTERVAL = 1.96  # half a 95 percent interval in standard errors
+DETECTABLE = 1.96 + 0.84  # smallest true difference, in standard errors, found in 4 of 5 repetitions at p < 0.05
+
+
+@dataclass(frozen=True)
+class Row:
+    """One dimension's paired comparison, baseline against tuned, scores 0..1."""
+
+    name: str
+    n: int
+    baseline: float
+    tuned: float
+    delta: float
+    low: float | None  # of the 95 percent interval of delta
+    high: float | None
+    p: float | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Better or worse only where the whole interval lies on one side of zero."""
+        if self.low is not None and self.low > 0:
+            return "better"
+        if self.high is not None and self.high < 0:
+            return "worse"
+        return "undecided"
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference this many items show in four of five repetitions."""
+        if self.low is None or self.high is None:
+            return None
+        return DETECTABLE * (self.high - self.low) / (2 * INTERVAL)
+
+    @property
+    def needed(self) -> int | None:
+        """About how many items would prove a difference as large as the one found; None where none was found."""
+        if self.detectable is None or not self.delta:
+            return None
+        return ceil(self.n * (self.detectable / self.delta) ** 2)
+
+
+def rows(facts: Facts) -> list[Row]:
+    """The dimensions that were measured, in order of priority; none where the evaluation is missing or stale."""
+    measured = facts.trusted("evaluation.dimensions") or {}
+    return [_row(name, measured[name]) for name in DIMENSIONS if measured.get(name, {}).get("n")]
+
+
+def overall(facts: Facts) -> Row | None:
+    """The mean over the dimensions, weighted by the priorities."""
+    measured = facts.trusted("evaluation.overall")
+    return _row("overall", measured) if measured and measured.get("n") else None
+
+
+def _row(name: str, values: dict[str, Any]) -> Row:
+    low, high = values.get("ci_low"), values.get("ci_high")
+    return Row(name, values["n"], values["baseline"], values["tuned"], values["delta"], low, high, values.get("p"))

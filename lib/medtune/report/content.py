@@ -1,0 +1,203 @@
+"""What each section says, as plain values: tables, sentences and cases drawn from the facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune.i18n import Lang, tr
+from medtune.records import DIMENSIONS
+from medtune.report import comparison, words
+from medtune.report.comparison import Row
+from medtune.report.facts import STAGES, Facts
+from medtune.report.numbers import Numbers
+
+LOSS_ROWS = 12  # sampled rows of the loss table, after the first reports
+FIRST_REPORTS = 3  # training losses shown before the first validation
+FINDINGS = {
+    "better": "{dim} improved by {delta} (95% interval {low} to {high}, n = {n}).",
+    "worse": "{dim} became worse by {delta} (95% interval {low} to {high}, n = {n}).",
+    "undecided": "{dim}: {delta} is within what chance explains (95% interval {low} to {high}, n = {n}).",
+}
+CHECK_CHANGE = 0.05  # a kind of check that changed by less is not worth a sentence
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """One row of the loss table; None where that step did not report it."""
+
+    step: int
+    train: float | None
+    valid: float | None
+    dims: dict[str, float | None]
+    best: bool
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of the run folder."""
+
+    name: str
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recommended question with both answers."""
+
+    question: str
+    expect: str
+    baseline: str
+    tuned: str
+    checks: dict[str, dict[str, Any]]
+    image: Path | None
+    figure: str  # the name of its picture among the report's figures, or empty
+
+
+def drop(facts: Facts) -> float | None:
+    """Relative fall of the validation loss from the first to the best, 0..1."""
+    first, best = facts.look("training.val_loss.first"), facts.look("training.val_loss.best")
+    return None if not first or best is None else 1 - best / first
+
+
+def dimension_losses(facts: Facts) -> list[tuple[str, float, float]]:
+    """(dimension, first, best validation loss) where both were measured."""
+    found = [
+        (dim, *(facts.look(f"training.val_loss_by_dim.{k}.{dim}") for k in ("first", "best"))) for dim in DIMENSIONS
+    ]
+    return [(dim, first, best) for dim, first, best in found if first and best is not None]
+
+
+def comparison_rows(facts: Facts) -> list[Row]:
+    """The dimensions, then the whole."""
+    whole = comparison.overall(facts)
+    return [*comparison.rows(facts), *([whole] if whole else [])]
+
+
+def loss_table(facts: Facts) -> list[LossRow]:
+    """The first training reports, then the validations, thinned evenly; the best one is always there."""
+    history = facts.history
+    train, valid = dict(history.curve("train", "loss")), dict(history.curve("valid", "loss"))
+    by_dim = {dim: dict(history.curve("valid", f"loss_by_dim.{dim}")) for dim in DIMENSIONS}
+    best = history.best["step"] if history.best else None
+    steps = {*sorted(train)[:FIRST_REPORTS], *_sampled(sorted(valid), LOSS_ROWS), *([best] if best is not None else [])}
+    if train:
+        steps.add(max(train))
+    dims = {step: {dim: by_dim[dim].get(step) for dim in DIMENSIONS} for step in steps}
+    return [LossRow(step, train.get(step), valid.get(step), dims[step], step == best) for step in sorted(steps)]
+
+
+def _sampled(values: list[int], most: int) -> list[int]:
+    if len(values) <= most:
+        return values
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def files_of(facts: Facts, lang: Lang) -> list[File]:
+    """The files of the run folder, with what each is for."""
+    losses = {item["file"]: item.get("val_loss") for item in facts.look("training.checkpoints") or []}
+    paths = sorted(path for path in facts.run.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [File(path.name, path.stat().st_size, _what(path.name, losses, lang)) for path in paths]
+
+
+def _what(name: str, losses: dict[str, float | None], lang: Lang) -> str:
+    known = {
+        "adapters.safetensors": tr("the adapters: the result of the training", lang),
+        "adapter_config.json": tr("how the adapters are attached", lang),
+        "metrics.jsonl": tr("every report and validation of the training", lang),
+        "predictions.jsonl": tr("every answer of the evaluation", lang),
+        "reviews.jsonl": tr("judgements by people", lang),
+        **{f"{stage}.json": tr("receipt", lang) for stage in STAGES},
+    }
+    if name.endswith("_adapters.safetensors"):
+        loss = losses.get(name)
+        return tr("checkpoint", lang) + (f", {tr('validation loss', lang)} {loss:.3f}" if loss is not None else "")
+    return known.get(name, tr("training log", lang) if name.endswith(".log") else "")
+
+
+def cases(facts: Facts) -> list[Case]:
+    """The recommended questions with the answers that were given."""
+    bench = facts.look("evaluation.config.bench")
+    found = facts.trusted("evaluation.recommended") or []
+    return [_case(number, item, bench) for number, item in enumerate(found, 1)]
+
+
+def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
+    image = _image(item.get("image"), bench)
+    return Case(
+        question=item["question"],
+        expect=item.get("expect") or "",
+        baseline=item["baseline"],
+        tuned=item["tuned"],
+        checks=item.get("checks") or {},
+        image=image,
+        figure=f"case_{number}" if image else "",
+    )
+
+
+def _image(name: str | None, bench: str | None) -> Path | None:
+    places = [Path(name), *([Path(bench) / name] if bench else [])] if name else []
+    return next((place for place in places if place.is_file()), None)
+
+
+def findings(facts: Facts, lang: Lang) -> list[str]:
+    """What improved and what did not, each with its figures."""
+    return [*_dimension_findings(facts, lang), *_check_findings(facts, lang)]
+
+
+def _dimension_findings(facts: Facts, lang: Lang) -> list[str]:
+    write = Numbers(lang)
+    return [
+        tr(
+            FINDINGS[row.verdict],
+            lang,
+            dim=f"**{words.name(row.name, lang)}**",
+            delta=write.signed(row.delta),
+            low=write.write(row.low, "signed"),
+            high=write.write(row.high, "signed"),
+            n=row.n,
+        )
+        for row in comparison.rows(facts)
+    ]
+
+
+def _check_findings(facts: Facts, lang: Lang) -> list[str]:
+    write = Numbers(lang)
+    checks = facts.trusted("evaluation.checks") or {}
+    changed = [(kind, item) for kind, item in checks.items() if item.get("n")]
+    changed = [(kind, item) for kind, item in changed if abs(item["tuned"] - item["baseline"]) >= CHECK_CHANGE]
+    changed.sort(key=lambda pair: pair[1]["baseline"] - pair[1]["tuned"])
+    return [
+        tr(
+            "{check}: met in {tuned} of the answers, {baseline} before (n = {n}).",
+            lang,
+            check=words.name(kind, lang),
+            tuned=write.percent(item["tuned"]),
+            baseline=write.percent(item["baseline"]),
+            n=item["n"],
+        )
+        for kind, item in changed
+    ]
+
+
+def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
+    """What decides the run, by sha256."""
+    wanted = [
+        (tr("Base model", lang), "training.base_model.hash"),
+        (tr("Data set", lang), "training.dataset.hash"),
+        (tr("Chat template", lang), "training.template_hash"),
+        (tr("Adapters", lang), "training.outputs"),
+        (tr("Evaluated adapters", lang), "evaluation.adapters.hash"),
+    ]
+    found = [(what, facts.look(key)) for what, key in wanted]
+    found = [(what, value.get("adapters.safetensors") if isinstance(value, dict) else value) for what, value in found]
+    return [(what, value) for what, value in found if value]
+
+
+def configs(facts: Facts) -> str:
+    """The folder of the settings this run was made with, where make noted it."""
+    origin = facts.run / ".origin"
+    noted = origin.read_text(encoding="utf-8").split() if origin.exists() else []
+    return noted[0] if noted else "configs/PROFILE"

@@ -1,0 +1,94 @@
+"""The facts of a report: the receipts of one run, looked up by the key that the report prints beside each figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtune import files
+from medtune.errors import UserError
+from medtune.history import History
+from medtune.i18n import tr
+from medtune.receipt import VERBS, Receipt
+from medtune.report import freshness
+
+STAGES = ("manifest", "training", "evaluation", "deployment")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's receipt and whether it still speaks of the files that are there."""
+
+    name: str
+    path: Path
+    receipt: Receipt | None
+    changed: tuple[str, ...] = ()  # files that are no longer what the receipt says
+
+    @property
+    def verb(self) -> str:
+        """The make target that runs this stage."""
+        return VERBS[f"{self.name}.json"]
+
+    @property
+    def state(self) -> str:
+        """``measured``, ``stale`` (the files changed since) or ``missing``."""
+        if self.receipt is None:
+            return "missing"
+        return "stale" if self.changed else "measured"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a report says, read once."""
+
+    run: Path
+    stages: dict[str, Stage]
+    history: History
+    predictions: tuple[dict[str, Any], ...]
+    baseline: Facts | None = None  # another run that this one is compared with
+
+    def look(self, key: str) -> Any:
+        """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
+        name, *path = key.split(".")
+        receipt = self.stages[name].receipt
+        if receipt is None:
+            return None
+        own = vars(receipt)
+        return _walk(own if path[0] in own else receipt.results, path)
+
+    def trusted(self, key: str) -> Any:
+        """``look``, but None where the stage's files have changed since: then it speaks of another model."""
+        return self.look(key) if self.stages[key.split(".")[0]].state == "measured" else None
+
+
+def _walk(value: Any, path: list[str]) -> Any:
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def gather(run: Path, baseline: Path | None = None) -> Facts:
+    """Read the receipts of ``run``, and of ``baseline`` where one is named; a run without training is a UserError."""
+    stages = {name: _stage(name, run / f"{name}.json") for name in STAGES[1:]}
+    training = stages["training"].receipt
+    data = Path(training.results["dataset"]["path"]) if training else None
+    stages["manifest"] = _stage("manifest", data / "manifest.json" if data else run / "manifest.json")
+    metrics = History.read(run / "metrics.jsonl")
+    if training is None and not metrics.rows:
+        raise UserError(tr("{run}: holds no training run; run `make train RUN={run}` first", run=run))
+    return Facts(
+        run=run,
+        stages={name: freshness.checked(stage, run, data) for name, stage in stages.items()},
+        history=metrics,
+        predictions=_predictions(run / "predictions.jsonl"),
+        baseline=gather(baseline) if baseline else None,
+    )
+
+
+def _stage(name: str, path: Path) -> Stage:
+    return Stage(name, path, Receipt.read(path) if path.exists() else None)
+
+
+def _predictions(path: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(row for _, row in files.read_jsonl(path)) if path.exists() else ()

@@ -1,0 +1,201 @@
+"""What to do next: each rule reads the receipts and says at most a few sentences; no rule, no advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medtune.history import Curve
+from medtune.i18n import Lang, tr
+from medtune.records import DIMENSIONS
+from medtune.report import comparison, words
+from medtune.report.facts import STAGES, Facts
+from medtune.report.numbers import Numbers
+
+FALLING = 0.01  # relative fall of the validation loss over the last quarter that promises more
+OVERFIT = 0.02  # relative rise above the best validation loss that tells of overfitting
+SHARE_GAP = 0.10  # a share of the loss this far from the wanted one is worth a sentence
+TRUNCATED = 0.02  # share of answers cut at max_tokens
+PADDED = 0.25  # share of padding tokens in a step
+REJECTED = 0.05  # share of records that the preparation refused
+WEAK_CHECK = 0.6  # a kind of check met this rarely names what to add data for
+
+
+@dataclass(frozen=True)
+class Say:
+    """Puts sentences and figures into the report's language."""
+
+    lang: Lang
+
+    @property
+    def write(self) -> Numbers:
+        """The figures of the language."""
+        return Numbers(self.lang)
+
+    def __call__(self, sentence: str, **values: object) -> str:
+        """One sentence with its figures."""
+        return tr(sentence, self.lang, **values)
+
+
+def advice(facts: Facts, lang: Lang) -> list[str]:
+    """All advice that follows from the facts, the most pressing first."""
+    rules = (_stages, _gate, _length, _evidence, _shares, _answers, _checks, _proofs, _data)
+    say = Say(lang)
+    return [text for rule in rules for text in rule(facts, say)]
+
+
+def _stages(facts: Facts, say: Say) -> Iterator[str]:
+    for name in STAGES:
+        stage = facts.stages[name]
+        if stage.state == "missing":
+            yield say("Not measured yet: run `make {verb} RUN={run}`.", verb=stage.verb, run=facts.run)
+        elif stage.state == "stale":
+            shown = ", ".join(f"`{item}`" for item in stage.changed[:3])
+            yield say(
+                "`{name}.json` speaks of files that have changed since ({files}): run `make {verb} RUN={run}`.",
+                name=name,
+                files=shown,
+                verb=stage.verb,
+                run=facts.run,
+            )
+
+
+def _gate(facts: Facts, say: Say) -> Iterator[str]:
+    wanted = facts.trusted("evaluation.config.gate") or {}
+    for row in comparison.rows(facts):
+        if row.delta < wanted.get(row.name, float("-inf")):
+            yield say(
+                "The gate failed for {dim} ({delta} against {wanted} wanted): add records of this dimension, or raise "
+                "`objective.priorities.{key}.weight`, and train again.",
+                dim=words.name(row.name, say.lang),
+                delta=say.write.signed(row.delta),
+                wanted=say.write.signed(wanted[row.name]),
+                key=row.name,
+            )
+        elif row.verdict == "worse":
+            yield say(
+                "{dim} became worse, which the interval confirms: look at its answers first.",
+                dim=words.name(row.name, say.lang),
+            )
+
+
+def _length(facts: Facts, say: Say) -> Iterator[str]:
+    curve = facts.history.curve("valid", "loss")
+    steps, iters = facts.look("training.steps"), facts.look("training.config.iters")
+    if len(curve) < 4 or not steps:
+        return
+    best_step, best = min(curve, key=lambda point: point[1])
+    last = curve[-1][1]
+    if last > best * (1 + OVERFIT):
+        yield say(
+            "The validation loss was lowest at step {best} and rose by {rise} until the end: fewer steps will do "
+            '(`SET="iters={best}"`), or `select.patience` stops in time; more data moves the turning point.',
+            best=best_step,
+            rise=say.write.percent(last / best - 1),
+        )
+    elif _recent_fall(curve) > FALLING:
+        more = round(1.5 * (iters or steps))
+        yield say(
+            "The validation loss still fell by {fall} over the last quarter: more steps are worth trying "
+            '(`make train SET="iters={more}" RUN={run}_{more}`).',
+            fall=say.write.percent(_recent_fall(curve)),
+            more=more,
+            run=facts.run,
+        )
+
+
+def _recent_fall(curve: Curve) -> float:
+    """Relative fall of a curve over the last quarter of its steps."""
+    begin = curve[-1][0] - (curve[-1][0] - curve[0][0]) / 4
+    before = [value for step, value in curve if step <= begin][-1]
+    return 1 - curve[-1][1] / before if before else 0.0
+
+
+def _evidence(facts: Facts, say: Say) -> Iterator[str]:
+    for row in comparison.rows(facts):
+        if row.verdict == "undecided" and row.detectable is not None and row.needed is not None:
+            yield say(
+                "{dim}: {n} test items can show a difference of about {detectable}, the one found is {delta}; about "
+                "{needed} items would decide it.",
+                dim=words.name(row.name, say.lang),
+                n=row.n,
+                detectable=say.write.score(row.detectable),
+                delta=say.write.signed(row.delta),
+                needed=say.write.count(row.needed),
+            )
+
+
+def _shares(facts: Facts, say: Say) -> Iterator[str]:
+    nominal, effective = facts.look("training.share.nominal"), facts.look("training.share.effective")
+    if not nominal or not effective or facts.look("training.config.objective.share") != "examples":
+        return
+    gaps = {dim: effective[dim] - nominal[dim] for dim in DIMENSIONS if dim in nominal and dim in effective}
+    dim = max(gaps, key=lambda name: abs(gaps[name]))
+    if abs(gaps[dim]) >= SHARE_GAP:
+        yield say(
+            "{dim} has {effective} of the loss where {nominal} of the examples are nominal, since the rewards multiply "
+            "the weights: `objective.share: loss` makes the loss itself follow the priorities.",
+            dim=words.name(dim, say.lang),
+            effective=say.write.percent(effective[dim]),
+            nominal=say.write.percent(nominal[dim]),
+        )
+
+
+def _answers(facts: Facts, say: Say) -> Iterator[str]:
+    tuned = [row for row in facts.predictions if row.get("model") == "tuned"]
+    cut = sum(row.get("finish") == "length" for row in tuned)
+    if facts.stages["evaluation"].state == "measured" and tuned and cut / len(tuned) > TRUNCATED:
+        yield say(
+            "{cut} of {all} answers of the tuned model were cut at {limit} tokens: raise `max_tokens` in eval.yaml and "
+            "measure again.",
+            cut=cut,
+            all=len(tuned),
+            limit=facts.look("evaluation.config.max_tokens"),
+        )
+    regressed = facts.trusted("evaluation.migration.regressed")
+    if regressed:
+        yield say(
+            "{n} test answers that were right before are wrong now: read them first, with "
+            "`tools/test_v2_model.py --review`.",
+            n=regressed,
+        )
+
+
+def _checks(facts: Facts, say: Say) -> Iterator[str]:
+    checks = facts.trusted("evaluation.checks") or {}
+    weak = [(kind, item) for kind, item in checks.items() if item.get("n") and item["tuned"] < WEAK_CHECK]
+    for kind, item in sorted(weak, key=lambda pair: pair[1]["tuned"])[:2]:
+        yield say(
+            "The tuned model meets the check `{kind}` in {rate} of {n} answers: this is where more training records "
+            "help most.",
+            kind=kind,
+            rate=say.write.percent(item["tuned"]),
+            n=item["n"],
+        )
+
+
+def _proofs(facts: Facts, say: Say) -> Iterator[str]:
+    proofs = facts.trusted("deployment.proofs") or []
+    for proof in proofs:
+        if proof["verdict"] == "failed":
+            yield say("The proof `{name}` failed: do not use this folder; run `make deploy` again.", name=proof["name"])
+    if facts.trusted("deployment.staged"):
+        yield say("Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.run)
+
+
+def _data(facts: Facts, say: Say) -> Iterator[str]:
+    padding = [row["padding_fraction"] for row in facts.history.of("train") if row.get("padding_fraction") is not None]
+    if padding and sum(padding) / len(padding) > PADDED:
+        yield say(
+            "{share} of the tokens of a step were padding: a larger batch of similar lengths, or fewer very long "
+            "records, trains faster.",
+            share=say.write.percent(sum(padding) / len(padding)),
+        )
+    rejected = facts.look("manifest.rejected.total") or 0
+    kept = sum(split.get("records", 0) for split in (facts.look("manifest.splits") or {}).values())
+    if rejected and rejected / (rejected + kept) > REJECTED:
+        yield say(
+            "{n} records ({share}) were rejected: `rejected.jsonl` names the reason for each.",
+            n=say.write.count(rejected),
+            share=say.write.percent(rejected / (rejected + kept)),
+        )
