@@ -35,10 +35,6 @@ class Server:
         url = os.environ.get("LMSTUDIO_URL") or (f"http://127.0.0.1:{port}" if port else LMSTUDIO)
         return cls(url.rstrip("/"), os.environ.get("LM_API_TOKEN", ""))
 
-    def models(self) -> list[dict[str, Any]]:
-        """The models the server offers, as it describes them."""
-        return self._call("/v1/models")["data"]
-
     def described(self) -> list[dict[str, Any]]:
         """LM Studio's longer description: key or id, format, vision. [] from another server."""
         for path, field in (("/api/v1/models", "models"), ("/api/v0/models", "data")):

@@ -17,6 +17,7 @@ from medtune.proof.references import ANSWER, References
 NAME = "LM Studio itself"
 AFTER_COMMIT = True
 IDENTIFIER = "medtune-verify"
+MLX_FORMATS = ("mlx", "safetensors")  # the API's word and that of `lms ls`; PyTorch's is torch_safetensors
 LOOKS, PAUSE = 5, 2.0  # how often to look for a new folder, seconds between; the index may lag
 
 
@@ -41,10 +42,11 @@ def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
             {},
             tr("LM Studio does not list {key} yet; restart the app, then `make deploy` again", key=subject.key),
         )
-    if entry.get("vision") is False:
-        return "failed", {"listed": entry}, tr("LM Studio lists the model without vision")
     server = Server.lmstudio(status.get("port"))
     try:
+        blind = _not_mlx_vision([entry, *_described(server, entry["modelKey"])])
+        if blind:
+            return "failed", {"listed": blind}, tr("LM Studio does not list it as an MLX model with vision")
         with _loaded(lms, entry["modelKey"]):
             figures = ask(server, IDENTIFIER, subject.references)
     except NotRunning as error:
@@ -62,6 +64,24 @@ def _listed(lms: lmstudio.Lms, key: str) -> dict[str, Any] | None:
         if look + 1 < LOOKS:
             time.sleep(PAUSE)
     return None
+
+
+def _described(server: Server, key: str) -> list[dict[str, Any]]:
+    """What the server's own list says of the model."""
+    return [entry for entry in server.described() if key in (entry.get("key"), entry.get("id"))]
+
+
+def _not_mlx_vision(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those entries that deny MLX or vision; the fields differ between `lms ls` and the two versions of the API."""
+
+    def denies(entry: dict[str, Any]) -> bool:
+        kind = entry.get("format") or entry.get("compatibility_type") or "mlx"
+        capabilities = entry.get("capabilities")
+        vision = capabilities.get("vision") if isinstance(capabilities, dict) else None
+        seen = [entry.get("vision"), vision, {"vlm": True, "llm": False}.get(entry.get("type", ""))]
+        return str(kind).lower() not in MLX_FORMATS or (False in seen and True not in seen)
+
+    return [entry for entry in entries if denies(entry)]
 
 
 @contextmanager
