@@ -16,20 +16,29 @@ from tests.workshop import SETTINGS
 LOGITS = mx.array([[1.0, 0.0, -1.0]])
 
 
-def rows(weights: list[float], *, penalty: float = 0.0, reference: float = 0.0) -> Rows:
-    """One sequence of len(weights) rows."""
+GOAL = Objective.model_validate(SETTINGS["objective"])
+
+
+def rows(weights: list[float], *, term: float = 0.0, reference: float = 0.0) -> Rows:
+    """One sequence of len(weights) rows; with a term its rows are compared instead of weighed."""
     count = len(weights)
     zeros = mx.zeros((count,), mx.int32)
     return Rows(
         at=zeros,
         targets=zeros,
-        weights=mx.array(weights),
+        weights=mx.array(weights) * (term == 0),
         sequence=zeros,
         dim=zeros,
-        preference=mx.full((count,), float(penalty > 0)),
-        penalty=mx.array([penalty]),
+        compared=mx.full((count,), float(term > 0)),
+        term=mx.array([term]),
+        desirable=mx.array([float(term == 0)]),
+        partner=mx.array([0]),
         reference=mx.array([reference]),
     )
+
+
+def loss_of(logp: mx.array, chosen: Rows, tokens: float = 0.0, goal: Objective = GOAL) -> mx.array:
+    return objective.objective(logp, chosen, mx.array(tokens), mx.array(1.0), goal)[0]
 
 
 def signed(weight: float) -> float:
@@ -55,49 +64,73 @@ def test_a_certain_wrong_token_has_a_bounded_loss():
 
 
 def test_apo_zero_has_its_hand_computed_value_and_gradient():
-    value, slope = mx.value_and_grad(lambda rho: objective.apo_zero_undesirable(rho, 0.1))(mx.array(2.0))
+    value, slope = mx.value_and_grad(lambda rho: objective.apo_zero(rho, 0.1))(mx.array(2.0))
     assert value.item() == pytest.approx(0.5498340, abs=1e-6)
     assert slope.item() == pytest.approx(0.0247517, abs=1e-6)
 
 
+@pytest.mark.parametrize(("desirable", "value", "slope"), [(1.0, 0.4625702, -0.0248599), (0.0, 0.5374298, 0.0248599)])
+def test_kto_has_its_hand_computed_value_and_gradient(desirable: float, value: float, slope: float):
+    def loss(logp: mx.array) -> mx.array:
+        return objective.kto(logp + 22, mx.array(desirable), mx.array(0.5), 0.1)
+
+    got = mx.value_and_grad(loss)(mx.array(-20.0))
+    assert (got[0].item(), got[1].item()) == pytest.approx((value, slope), abs=1e-6)
+
+
+def test_dpo_and_orpo_have_their_hand_computed_values():
+    loss, slope = mx.value_and_grad(lambda chosen: objective.dpo(chosen + 22, mx.array(-1.0), 0.1))(mx.array(-20.0))
+    assert (loss.item(), slope.item()) == pytest.approx((0.5543552, -0.0425557), abs=1e-6)
+    nll, ratio = 0.5, objective.orpo(mx.array(-0.5), mx.array(-0.9)).item()
+    assert nll + 0.1 * ratio == pytest.approx(0.5367729, abs=1e-6)
+
+
+def test_a_preference_gradient_never_exceeds_a_quarter_of_beta():
+    for rho in (-80.0, -3.0, 0.0, 5.0, 80.0):
+        for term in (
+            lambda r: objective.apo_zero(r, 0.1),
+            lambda r: objective.kto(r, mx.array(0.0), mx.array(0.3), 0.1),
+        ):
+            assert abs(mx.grad(term)(mx.array(rho)).item()) <= 0.1 / 4 + 1e-9
+
+
 def test_at_the_start_the_preference_term_is_one_half_of_its_weight():
-    chosen = rows([1.0, 1.0], penalty=3.0, reference=-5.0)
-    logp = mx.array([-2.0, -3.0])
-    loss, terms = objective.objective(logp, chosen, mx.array(0.0), mx.array(1.0), beta=0.1, gamma=0.2)
-    assert loss.item() == pytest.approx(0.2 * 3.0 * 0.5)
-    assert terms.rho.tolist() == [0.0]
+    assert loss_of(mx.array([-2.0, -3.0]), rows([1.0, 1.0], term=3.0, reference=-5.0)).item() == pytest.approx(
+        0.2 * 3.0 * 0.5
+    )
 
 
 def test_a_reference_that_is_the_policy_itself_is_caught():
     """The bug of another trainer: its loss stayed at one constant while wrong answers were pushed down unboundedly."""
 
-    def loss(logp: mx.array, reference: mx.array) -> mx.array:
-        chosen = rows([1.0], penalty=1.0)._replace(reference=reference)
-        return objective.objective(logp, chosen, mx.array(0.0), mx.array(1.0), beta=0.1, gamma=1.0)[0]
+    def loss(logp: mx.array, reference: mx.array) -> float:
+        return loss_of(logp, rows([1.0], term=1.0)._replace(reference=reference)).item()
 
     moved = mx.array([-9.0])
-    honest = loss(moved, mx.array([-2.0])).item()
-    broken = loss(moved, mx.stop_gradient(moved)).item()
-    assert honest < 0.4 < broken == pytest.approx(0.5)
+    honest, broken = loss(moved, mx.array([-2.0])), loss(moved, mx.stop_gradient(moved))
+    assert honest < 0.07 and broken == pytest.approx(0.1)
 
 
 def test_the_loss_is_linear_in_the_weights_and_additive_over_micro_batches():
-    logp = mx.array([-1.0, -2.0, -0.5])
-    whole = objective.objective(logp, rows([1.0, 2.0, -1.0]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
-    double = objective.objective(logp, rows([2.0, 4.0, -2.0]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
-    parts = sum(
-        objective.objective(logp[i : i + 1], rows([w]), mx.array(3.0), mx.array(1.0), 0.1, 0.2)[0].item()
-        for i, w in enumerate([1.0, 2.0, -1.0])
-    )
-    assert double == pytest.approx(2 * whole)
-    assert parts == pytest.approx(whole)
+    logp, weights = mx.array([-1.0, -2.0, -0.5]), [1.0, 2.0, -1.0]
+    whole = loss_of(logp, rows(weights), 3.0).item()
+    assert loss_of(logp, rows([2 * w for w in weights]), 3.0).item() == pytest.approx(2 * whole)
+    parts = [loss_of(logp[i : i + 1], rows([w]), 3.0).item() for i, w in enumerate(weights)]
+    assert sum(parts) == pytest.approx(whole)
 
 
 def test_padding_rows_add_nothing():
-    some = objective.objective(mx.array([-1.0]), rows([1.0]), mx.array(1.0), mx.array(1.0), 0.1, 0.2)
-    padded = objective.objective(mx.array([-1.0, -7.0]), rows([1.0, 0.0]), mx.array(1.0), mx.array(1.0), 0.1, 0.2)
-    assert some[0].item() == padded[0].item()
-    assert some[1].rows.tolist() == padded[1].rows.tolist()
+    assert (
+        loss_of(mx.array([-1.0]), rows([1.0]), 1.0).item()
+        == loss_of(mx.array([-1.0, -7.0]), rows([1.0, 0.0]), 1.0).item()
+    )
+
+
+def test_no_setting_gives_a_likelihood_a_negative_coefficient():
+    """Gradient ascent on an answer is unbounded: a negative weight must always mean unlikelihood."""
+    for weight in (-5.0, -1.0, -0.1):
+        slope = mx.grad(lambda logp, w=weight: objective.signed_nll(logp, mx.array([w])).sum())(mx.array([-30.0]))
+        assert 0 <= slope.item() < 1e-6  # already unlikely: nothing pushes any more
 
 
 def test_logits_in_chunks_give_the_same_log_probs_and_gradients(monkeypatch: pytest.MonkeyPatch):

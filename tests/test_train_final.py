@@ -210,6 +210,37 @@ def test_micro_batches_and_checkpointing_change_nothing_but_memory(
             np.testing.assert_allclose(value, reference[name], rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["off", "unlikelihood", "apo", "kto", "dpo", "orpo"])
+def test_every_kind_of_negatives_learns_and_says_what_it_leaves_out(
+    dataset: Path, dense_twin: Path, tmp_path: Path, kind: str
+):
+    goal = SETTINGS["objective"] | {"negatives": kind, "gamma": 2.0}
+    config = settings_file(tmp_path / "train.yaml", dense_twin, objective=goal, iters=20, steps_per_eval=10)
+    assert train(dataset, config, tmp_path / "run") == 0
+    valid = metrics(tmp_path / "run", "valid")
+    assert valid[-1]["loss"] < valid[0]["loss"]
+    assert sum(valid[-1]["gradient_share"].values()) == pytest.approx(1.0)
+    results = Receipt.read(tmp_path / "run" / "training.json").results
+    assert (results["unused_records"] == 0) == (kind in ("apo", "kto"))  # the others need marks or pairs
+
+
+def test_kto_with_a_tiny_micro_batch_and_dpo_without_pairs_are_refused(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any
+):
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    assert train(dataset, config, tmp_path / "run", "--set", "objective.negatives=kto", "--set", "batch_size=2") == 1
+    assert "kto needs 4 examples" in capsys.readouterr().err
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-R", str(dataset), str(copy)], check=True)
+    rows = [json.loads(line) for line in (copy / "train.jsonl").read_text().splitlines()]
+    (copy / "train.jsonl").write_text("".join(json.dumps(row | {"pair": None}) + "\n" for row in rows))
+    manifest = files.read_json(copy / "manifest.json")
+    manifest["outputs"]["train.jsonl"] = files.sha256(copy / "train.jsonl")
+    files.write_json(copy / "manifest.json", manifest)
+    assert train(copy, config, tmp_path / "run", "--set", "objective.negatives=dpo") == 1
+    assert "no two records share a pair" in capsys.readouterr().err
+
+
 def test_patience_stops_early_and_keeps_the_best(dataset: Path, dense_twin: Path, tmp_path: Path):
     config = settings_file(tmp_path / "train.yaml", dense_twin)
     changes = (

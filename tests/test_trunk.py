@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,7 +17,8 @@ from medtune.basemodel import Base, find
 from medtune.chat import Chat
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
-from medtune.feed import Feed, Weighted
+from medtune.feed import Feed
+from medtune.lessons import Lesson
 from medtune.records import Record
 from medtune.schemas import TrainConfig
 from medtune.step import Step
@@ -48,10 +50,10 @@ def records(folder: Path, base: Base) -> list[Record]:
     return [record for record in rows if record.label == 1]
 
 
-def items(base: Base, folder: Path) -> tuple[Chat, list[Weighted]]:
+def items(base: Base, folder: Path) -> tuple[Chat, list[Lesson]]:
     chat = Chat(base)
     examples = [chat.encode(record, folder) for record in records(folder, base)]
-    return chat, [Weighted(example, example.weights) for example in examples]
+    return chat, [Lesson(example, example.weights) for example in examples]
 
 
 def config(**changes: object) -> TrainConfig:
@@ -88,7 +90,7 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
     chat, weighted = items(base, tmp_path)
     anatomy, step = fresh(base, settings)
     feed = Feed(weighted, Trunk(anatomy, chat, step.first))
-    chosen = [i for i, item in enumerate(weighted) if item.example.images][:2] + [0, 1]
+    chosen = [*[i for i, item in enumerate(weighted) if item.example.images][:2], 0, 1]
     ours = gradients(step, feed, chosen)
     examples = [weighted[i].example for i in chosen]
     pixels = [chat.pixels(example) for example in examples if example.images]
@@ -157,7 +159,7 @@ def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path:
     changed[-3] = changed[0]
     trunk = Trunk(anatomy, chat, 4)
     a = trunk([example])
-    b = trunk([type(example)(example.id, changed, example.weights)])
+    b = trunk([replace(example, tokens=changed)])
     cut = len(changed) - 3
     assert mx.allclose(a.h[:, :cut], b.h[:, :cut], atol=1e-6)
     assert not mx.allclose(a.h[:, cut:], b.h[:, cut:], atol=1e-3)
@@ -184,7 +186,7 @@ def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
 def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, tmp_path: Path):
     from PIL import Image
 
-    chat, weighted = items(find(str(dense_twin)), tmp_path)
+    _, weighted = items(find(str(dense_twin)), tmp_path)
     example = next(item.example for item in weighted if item.example.images)
     before = example_key(example)
     with Image.open(example.images[0]) as image:

@@ -71,8 +71,15 @@ def question(index: int, rng: random.Random, folder: Path) -> Record:
     wrong = index % 8 == 7
     spans = (Span(start=2, end=7, weight=-1.0),) if index % 16 == 7 else ()
     return Record(
-        id=f"r{index}", source="test", dim=kind, label=0 if wrong else 1, spans=spans, images=tuple(images), messages=tuple(messages)
-    )  # fmt: skip
+        id=f"r{index}",
+        source="test",
+        dim=kind,  # type: ignore[arg-type]
+        label=0 if wrong else 1,
+        pair=f"p{index // 8}" if index % 8 >= 6 else None,
+        spans=spans,
+        images=tuple(images),
+        messages=tuple(messages),
+    )
 
 
 def write_dataset(folder: Path, model: Path, count: int = 42) -> Path:

@@ -28,12 +28,14 @@ class Example:
     """One conversation, ready for the model.
 
     tokens (T,) int32, image placeholders expanded; weights (T,) float32: weights[t] is how much predicting tokens[t]
-    from those before it counts (0: not supervised, negative: to be made unlikely).
+    from those before it counts (0: not supervised, negative: to be made unlikely); answer (T,) bool: the tokens of
+    the last assistant turn with its end token, whose log-probabilities sum to that of the answer.
     """
 
     id: str
     tokens: np.ndarray
     weights: np.ndarray
+    answer: np.ndarray
     images: tuple[Path, ...] = ()
     image_tokens: int = 0
     dim: str = "accuracy"
@@ -82,29 +84,32 @@ class Chat:
     def encode(self, record: Record, root: Path) -> Example:
         """A record with images under ``root`` as an example; all assistant turns and their end tokens are supervised.
 
-        For an undesirable record only the marked spans carry weight; without spans all its answer's tokens carry
-        weight 1, for the preference term.
+        In an undesirable record only the marked spans carry weight; its whole answer may be judged by a preference
+        term instead.
         """
         images = tuple(root / name for name in record.images)
         pieces = self._pieces(record.messages, generation_prompt=False)
-        answer = len(record.messages) - 1
+        last = len(record.messages) - 1
         tokens: list[int] = []
         weights: list[float] = []
+        answer: list[bool] = []
         speaker = -1  # the message the text before a special token belongs to
         for piece in pieces:
             if piece.special is not None:
                 ends_answer = speaker >= 0 and record.messages[speaker].role == "assistant"
                 tokens.append(piece.special)
-                weights.append(self._turn_weight(record, speaker) if ends_answer else 0.0)
+                weights.append(float(record.label) if ends_answer else 0.0)
+                answer.append(ends_answer and speaker == last)
                 speaker = -1
                 continue
             encoding = self._encoder.encode(piece.text, add_special_tokens=False)
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 owner, offset = _owner(piece, start, end)
                 tokens.append(token)
-                weights.append(self._weight(record, owner, start - offset, end - offset, answer))
+                weights.append(_weight(record, owner, start - offset, end - offset))
+                answer.append(owner == last)
             speaker = piece.owners[-1][2] if piece.owners else -1
-        return self._example(record.id, tokens, weights, images, dim=record.dim, label=record.label)
+        return self._example(record.id, tokens, weights, answer, images, dim=record.dim, label=record.label)
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Path] = ()) -> Example:
         """A conversation that waits for the assistant's turn, as an example without weights."""
@@ -114,7 +119,7 @@ class Chat:
                 tokens.append(piece.special)
             else:
                 tokens += self._encoder.encode(piece.text, add_special_tokens=False).ids
-        return self._example("", tokens, [0.0] * len(tokens), tuple(images))
+        return self._example("", tokens, [0.0] * len(tokens), [False] * len(tokens), tuple(images))
 
     def pixels(self, example: Example) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Patches (P, C * t * p * p) float32 of all images in order and their grids (N, 3), or (None, None)."""
@@ -128,23 +133,6 @@ class Chat:
         """Text of generated tokens, special ones left out; ids beyond the tokenizer (a padded vocabulary) too."""
         known = [int(i) for i in ids if int(i) < len(self.tokenizer)]
         return self.tokenizer.decode(known, skip_special_tokens=True)
-
-    def _weight(self, record: Record, owner: int, start: int, end: int, answer: int) -> float:
-        """Weight of the token over characters [start, end) of message ``owner`` (-1: the template's own text)."""
-        if owner < 0 or record.messages[owner].role != "assistant":
-            return 0.0
-        if owner == answer:
-            for span in record.spans:
-                if start < span.end and end > span.start:
-                    return span.weight
-        return self._turn_weight(record, owner)
-
-    @staticmethod
-    def _turn_weight(record: Record, turn: int) -> float:
-        """Weight of an assistant turn's unmarked tokens and of its end token."""
-        if record.label == 1:
-            return 1.0
-        return 1.0 if turn == len(record.messages) - 1 and not record.spans else 0.0
 
     def _pieces(self, messages: Sequence[Message], generation_prompt: bool) -> list[_Piece]:
         slots: list[tuple[str, int]] = []
@@ -174,7 +162,13 @@ class Chat:
         pieces[-1].text += text[last:]
 
     def _example(
-        self, name: str, tokens: list[int], weights: list[float], images: tuple[Path, ...], **kind: Any
+        self,
+        name: str,
+        tokens: list[int],
+        weights: list[float],
+        answer: list[bool],
+        images: tuple[Path, ...],
+        **kind: Any,
     ) -> Example:
         pads = [position for position, token in enumerate(tokens) if token == self.image_token]
         if len(pads) != len(images):
@@ -187,10 +181,22 @@ class Chat:
             id=name,
             tokens=np.repeat(np.array(tokens, np.int32), counts),
             weights=np.repeat(np.array(weights, np.float32), counts),
+            answer=np.repeat(np.array(answer, bool), counts),
             images=images,
             image_tokens=int(counts[pads].sum()),
             **kind,
         )
+
+
+def _weight(record: Record, owner: int, start: int, end: int) -> float:
+    """Weight of the token over characters [start, end) of message ``owner`` (-1: the template's own text)."""
+    if owner < 0 or record.messages[owner].role != "assistant":
+        return 0.0
+    if owner == len(record.messages) - 1:
+        for span in record.spans:
+            if start < span.end and end > span.start:
+                return span.weight
+    return float(record.label)
 
 
 def _with_slots(index: int, message: Message, slots: list[tuple[str, int]]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Progress:
     last: dict[str, Any] = field(default_factory=dict)  # latest measured losses
     best_by_dim: dict[str, float] = field(default_factory=dict)
     share: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # loss per dimension, summed
+    gradient: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # norms per dimension, summed
     saved: list[dict[str, Any]] = field(default_factory=list)  # numbered checkpoints
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from mlx.utils import tree_map, tree_map_with_path
 from medtune.anatomy import Anatomy
 from medtune.feed import Inputs, MicroBatch
 from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
+from medtune.records import DIMENSIONS
 from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
 
 
@@ -91,17 +92,25 @@ class Step:
     def gradients(self, micro: Sequence[MicroBatch]) -> tuple[mx.array, Terms, Any]:
         """Loss, terms and gradients of the adapters over the micro-batches of one step."""
         tokens = mx.array(float(sum(batch.supervised for batch in micro)))
-        sequences = mx.array(float(sum(len(batch.ids) for batch in micro)))
+        drawn = mx.array(float(sum(batch.drawn for batch in micro)))
         self.model.train()
         total: tuple[mx.array, Terms, Any] | None = None
         for batch in micro:
-            (loss, terms), gradients = self._gradients(batch.inputs, tuple(batch.rows), tokens, sequences)
+            (loss, terms), gradients = self._gradients(batch.inputs, tuple(batch.rows), tokens, drawn)
             part = (loss, Terms(*terms), gradients)
             total = part if total is None else _added(total, part)
             if len(micro) > 1:
                 mx.eval(total)  # frees this micro-batch's activations
         assert total is not None
         return total
+
+    def gradient_norms(self, micro: Sequence[MicroBatch]) -> list[float]:
+        """Norm of the gradient that each dimension alone would give on these micro-batches."""
+        norms = []
+        for dim in range(len(DIMENSIONS)):
+            _, _, gradients = self.gradients([replace(batch, rows=batch.rows.only(dim)) for batch in micro])
+            norms.append(optim.clip_grad_norm(gradients, math.inf)[1].item())
+        return norms
 
     def evaluate(self, batch: MicroBatch) -> Terms:
         """Terms of a batch without dropout and without a gradient."""
@@ -110,18 +119,17 @@ class Step:
         return Terms(*self.forward(batch.inputs, tuple(batch.rows), one, one)[1])
 
     def sequence_log_probs(self, batch: MicroBatch) -> mx.array:
-        """log p of each sequence's preference rows (B,), without dropout."""
+        """log p of each sequence's answer (B,), where it is compared, without dropout."""
         self.model.eval()
         logp = self._row_log_probs(batch.inputs, batch.rows)
-        return sequence_sums(logp * batch.rows.preference, batch.rows.sequence, len(batch.ids))
+        return sequence_sums(logp * batch.rows.compared, batch.rows.sequence, len(batch.ids))
 
     def _loss(
-        self, inputs: Inputs, rows: tuple[mx.array, ...], tokens: mx.array, sequences: mx.array
+        self, inputs: Inputs, rows: tuple[mx.array, ...], tokens: mx.array, drawn: mx.array
     ) -> tuple[mx.array, Terms]:
         chosen = Rows(*rows)
         logp = self._row_log_probs(inputs, chosen)
-        goal = self.config.objective
-        return objective(logp, chosen, tokens, sequences, goal.beta, goal.gamma)
+        return objective(logp, chosen, tokens, drawn, self.config.objective)
 
     def _row_log_probs(self, inputs: Inputs, rows: Rows) -> mx.array:
         """log p of each row's target (S,)."""
@@ -132,11 +140,5 @@ class Step:
 
 
 def _added(a: tuple[mx.array, Terms, Any], b: tuple[mx.array, Terms, Any]) -> tuple[mx.array, Terms, Any]:
-    """Sum of two micro-batches' results; rho is per sequence and is put together instead."""
-    terms = Terms(
-        *(
-            mx.concatenate([x, y]) if name == "rho" else x + y
-            for name, x, y in zip(Terms._fields, a[1], b[1], strict=True)
-        )
-    )
-    return a[0] + b[0], terms, tree_map(mx.add, a[2], b[2])
+    """Sum of two micro-batches' results."""
+    return a[0] + b[0], Terms(*(x + y for x, y in zip(a[1], b[1], strict=True))), tree_map(mx.add, a[2], b[2])

@@ -16,12 +16,12 @@ from medtune.checkpoints import Progress
 from medtune.errors import UserError
 from medtune.feed import Feed, MicroBatch
 from medtune.i18n import tr
-from medtune.objective import Terms
 from medtune.records import DIMENSIONS
 from medtune.runlog import RunLog
 from medtune.schemas import TrainConfig
 from medtune.step import Outcome, Step, learning_rate
 
+VALID_BATCH = 4  # at least: nothing is kept for a backward pass
 CACHE_BYTES = 2 * 2**30  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
 
 
@@ -93,7 +93,7 @@ class Trainer:
             if number % config.steps_per_report == 0 or number == config.iters:
                 self._report(log, outcome)
             if number % config.steps_per_eval == 0 or number == config.iters:
-                self._validate(log, number)
+                self._validate(log, number, batches)
                 clock = time.perf_counter()
             if number % config.save_every == 0 or number == config.iters:
                 self._checkpoint(log)
@@ -174,42 +174,53 @@ class Trainer:
         progress.last["train_loss"] = losses.loss
         progress.window = {"since": progress.seconds}
 
-    def _validate(self, log: RunLog, number: int) -> None:
+    def _validate(self, log: RunLog, number: int, batches: Sequence[MicroBatch] = ()) -> None:
         """Loss over the whole validation set, and the adapters when they are the best so far."""
         started = time.perf_counter()
-        losses = self.validate()
-        seconds = time.perf_counter() - started
+        losses, margin = self.validate()
+        progress = self.progress
+        if batches:
+            norms = self.step.gradient_norms(batches)
+            progress.gradient = [a + b for a, b in zip(progress.gradient, norms, strict=True)]
         log.metric(
             "valid",
             number,
             loss=losses.loss,
             loss_by_dim=losses.by_dim,
+            reward_margin=margin,
+            gradient_share=_shares(progress.gradient),
             supervised_tokens=losses.rows,
-            seconds=round(seconds, 3),
+            seconds=round(time.perf_counter() - started, 3),
         )
         parts = "  ".join(f"{dim} {loss:.3f}" for dim, loss in losses.by_dim.items())
         log.say(tr("step {step}: val_loss {loss:.4f}  ({parts})", step=number, loss=losses.loss, parts=parts))
-        progress = self.progress
         progress.first.setdefault("val_loss", losses.loss)
         progress.first.setdefault("val_by_dim", losses.by_dim)
-        progress.last["val_loss"] = losses.loss
+        progress.last |= {"val_loss": losses.loss, "reward_margin": margin}
         if progress.best is None or losses.loss < progress.best:
-            progress.best, progress.best_step, progress.waited = losses.loss, number if progress.step else 0, 0
+            progress.best, progress.best_step, progress.waited = losses.loss, progress.step, 0
             progress.best_by_dim = losses.by_dim
             if self.config.select.by == "val_loss":
                 checkpoints.save_adapters(self.folder, adapters.WEIGHTS, self.step.model, self.adapter)
         else:
             progress.waited += 1
 
-    def validate(self) -> Losses:
-        """Deterministic: all of the validation set, no dropout, in one fixed order."""
-        lengths = [len(item.example.tokens) for item in self.valid_feed.items]
-        nll, rows = mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS))
-        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, 4))):
-            terms: Terms = self.step.evaluate(batch)
-            nll, rows = nll + terms.nll, rows + terms.rows
-            mx.eval(nll, rows)
-        return Losses.of(nll.tolist(), rows.tolist())
+    def validate(self) -> tuple[Losses, float | None]:
+        """Losses and mean reward margin, deterministic: all of the validation set in one fixed order, no dropout.
+
+        The margin is beta * (mean rho of desirable answers - mean rho of undesirable ones), None without the latter.
+        """
+        lengths = [len(lesson.example.tokens) for lesson in self.valid_feed.lessons]
+        sums = [mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS)), mx.zeros(4)]
+        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, VALID_BATCH))):
+            terms = self.step.evaluate(batch)
+            sums = [total + part for total, part in zip(sums, (terms.nll, terms.rows, terms.margin), strict=True)]
+            mx.eval(sums)
+        right, right_count, wrong, wrong_count = sums[2].tolist()
+        margin = None
+        if right_count and wrong_count:
+            margin = self.config.objective.beta * (right / right_count - wrong / wrong_count)
+        return Losses.of(sums[0].tolist(), sums[1].tolist()), margin
 
     def _checkpoint(self, log: RunLog) -> None:
         progress = self.progress
@@ -248,6 +259,12 @@ class Trainer:
         log.metric("event", self.progress.step, name="finish", total_steps=self.config.iters, text=self.stopped)
 
 
+def _shares(sums: Sequence[float]) -> dict[str, float]:
+    """Sums per dimension as shares of their total, without the dimensions that have none."""
+    total = sum(sums)
+    return {dim: value / total for dim, value in zip(DIMENSIONS, sums, strict=True) if value}
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -255,20 +272,18 @@ def _clock(seconds: float) -> str:
 
 
 def references(step: Step, feed: Feed, batch_size: int) -> None:
-    """Fill in log-probabilities of the preference terms' answers under the base model: the adapters switched off."""
-    chosen = [index for index, item in enumerate(feed.items) if item.penalty]
-    lengths = [len(feed.items[index].example.tokens) for index in chosen]
+    """Fill in the log-probabilities of the compared answers under the base model: the adapters switched off."""
+    chosen = [index for index, lesson in enumerate(feed.lessons) if lesson.compared]
+    lengths = [len(feed.lessons[index].example.tokens) for index in chosen]
     plan = [[chosen[i] for i in part] for part in by_length(lengths, batch_size)]
     with adapters.scaled(step.model, 0.0):
         for part, batch in zip(plan, feed.stream(plan), strict=True):
-            sums = step.sequence_log_probs(batch)
-            feed.reference[part] = sums.tolist()
+            feed.reference[part] = step.sequence_log_probs(batch)[: len(part)].tolist()
 
 
 def summary(trainer: Trainer) -> dict[str, Any]:
     """The part of training.json's results that the loop knows."""
     progress, config = trainer.progress, trainer.config
-    total = sum(abs(value) for value in progress.share) or 1.0
     selected = progress.best_step if config.select.by == "val_loss" else progress.step
     selected_loss = progress.best if config.select.by == "val_loss" else progress.last["val_loss"]
     return {
@@ -282,7 +297,9 @@ def summary(trainer: Trainer) -> dict[str, Any]:
             "last": progress.last["val_loss"],
         },
         "val_loss_by_dim": {"first": progress.first["val_by_dim"], "best": progress.best_by_dim},
-        "measured_share": {d: abs(v) / total for d, v in zip(DIMENSIONS, progress.share, strict=True) if v},
+        "measured_share": _shares(progress.share),
+        "gradient_share": _shares(progress.gradient),
+        "reward_margin": progress.last["reward_margin"],
         "tokens": int(progress.totals["tokens"]),
         "supervised_tokens": int(progress.totals["supervised_tokens"]),
         "tokens_per_sec": round(progress.totals["tokens"] / progress.seconds, 1),

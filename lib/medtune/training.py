@@ -12,15 +12,16 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from medtune import adapters, files, trainer
+from medtune import adapters, batches, files, lessons, trainer
 from medtune.anatomy import Anatomy
 from medtune.basemodel import Base
 from medtune.chat import Chat, Example
 from medtune.checkpoints import RESUME
 from medtune.dataset import Dataset
 from medtune.errors import UserError
-from medtune.feed import Feed, Weighted, weigh
+from medtune.feed import Feed
 from medtune.i18n import tr
+from medtune.lessons import Lesson, Lessons
 from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
 from medtune.records import Record
@@ -30,17 +31,22 @@ from medtune.step import Step
 from medtune.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
+KTO_MICRO_BATCH = 4
 STREAM_LAYERS = 4  # decoder layers in memory at a time where the whole trunk does not fit
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is learned from: the weighted examples of both splits and the priorities they were weighted by."""
+    """What is learned from, what is validated on, and the priorities both were weighed by."""
 
-    train: list[Weighted]
-    valid: list[Weighted]
+    train: Lessons
+    valid: list[Lesson]
     priorities: Priorities
-    unused: int  # undesirable records the objective leaves out
+
+    @property
+    def examples(self) -> list[Example]:
+        """All examples whose activations are needed."""
+        return [lesson.example for lesson in self.train.items + self.valid]
 
 
 def check_same_files(dataset: Dataset, base: Base) -> None:
@@ -60,42 +66,46 @@ def check_same_files(dataset: Dataset, base: Base) -> None:
 
 
 def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
-    """Encode and weigh the records of train and valid; only desirable answers are validated on."""
+    """Encode and weigh the records of train and valid."""
     records = {split: dataset.split(split) for split in ("train", "valid")}
-    kept = [record for record in records["train"] if _used(record, config)]
-    desirable = Counter(record.dim for record in kept if record.label == 1)
+    desirable = Counter(record.dim for record in records["train"] if record.label == 1)
     if not desirable:
         raise UserError(tr("{data}: no desirable answer to learn from; add records with label 1", data=dataset.root))
     weights = priorities(config.objective, desirable)
-    kept = [record for record in kept if record.dim in weights.draw]
-    validated = [record for record in records["valid"] if record.label == 1 and record.dim in weights.draw]
-    if not validated:
+    chosen = {split: [record for record in part if record.dim in weights.draw] for split, part in records.items()}
+    if not any(record.label == 1 for record in chosen["valid"]):
         raise UserError(
             tr(
                 "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
                 data=dataset.root,
             )
         )
-    with progress(tr("tokens"), len(kept) + len(validated), "rec") as bar:
+    with progress(tr("tokens"), sum(map(len, chosen.values())), "rec") as bar:
+        done = 0
 
-        def encoded(chosen: Sequence[Record], done: int) -> list[Weighted]:
-            items = []
-            for record in chosen:
-                items.append(weigh(record, chat.encode(record, dataset.root), weights))
-                bar.update(done + len(items), "")
-            return items
+        def encode(record: Record) -> Example:
+            nonlocal done
+            done += 1
+            bar.update(done, "")
+            return chat.encode(record, dataset.root)
 
-        train = encoded(kept, 0)
-        valid = encoded(validated, len(train))
-    return Material(train, valid, weights, len(records["train"]) - len(kept))
+        train = lessons.train(chosen["train"], encode, weights, config.objective, config.seed)
+        valid = lessons.valid(chosen["valid"], encode)
+    return Material(train, valid, weights)
 
 
-def _used(record: Record, config: TrainConfig) -> bool:
-    """Whether the objective has a term for the record."""
-    if record.label == 1:
-        return True
-    kind = config.objective.negatives
-    return kind != "off" and (kind != "unlikelihood" or bool(record.spans))
+def check_kto(config: TrainConfig) -> None:
+    """KTO's estimate of the divergence is a mean over the micro-batch: noise when that is small."""
+    micro = config.batch_size // config.grad_accumulation_steps
+    if config.objective.negatives == "kto" and micro < KTO_MICRO_BATCH:
+        raise UserError(
+            tr(
+                "objective.negatives: kto needs {least} examples in a micro-batch, it has {micro}; raise batch_size, "
+                "or set negatives to auto",
+                least=KTO_MICRO_BATCH,
+                micro=micro,
+            )
+        )
 
 
 def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
@@ -200,27 +210,35 @@ class Job:
 
 def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Job:
     """Everything from the encoded records to the attached adapters."""
+    check_kto(config)
     check_same_files(dataset, base)
     chat = Chat(base)
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
     first = first_adapted(anatomy, config)
     store = open_store(base, anatomy, first)
-    examples = [item.example for item in material.train + material.valid]
-    cached = use_cache(config, store, examples)
+    cached = use_cache(config, store, material.examples)
     started = time.perf_counter()
     if cached:
-        fill_store(store, base, chat, first, examples)
+        fill_store(store, base, chat, first, material.examples)
     trunk_seconds = round(time.perf_counter() - started, 2)
     mx.random.seed(config.seed)
     adapter = adapters.attach(anatomy.model, config.lora)
     census = adapters.census(anatomy.model)
     source = store if cached else Trunk(anatomy, chat, first, config.lora.neftune)
-    feeds = Feed(material.train, source, below(config)), Feed(material.valid, source, below(config))
+    feeds = Feed(material.train.items, source, below(config)), Feed(material.valid, source, below(config))
     compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
     step = Step(anatomy, first, config, compiled=compiled, checkpoint=config.grad_checkpoint == "on")
-    trainer.references(step, feeds[0], config.batch_size)
-    plan = batch_plan(material, config)
+    for feed in feeds:
+        trainer.references(step, feed, config.batch_size)
+    order = batches.plan(
+        material.train.dims,
+        material.train.lengths,
+        material.priorities.draw,
+        config.iters,
+        config.batch_size,
+        config.seed,
+    )
     facts = {
         "base_model": _base_facts(base, anatomy),
         "dataset": {"path": str(dataset.root), "hash": dataset.hash},
@@ -235,22 +253,13 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
             "trainable_parameters": sum(census.values()),
             "census": census,
         },
-        "epochs": round(config.iters * config.batch_size / len(material.train), 3),
-        "unused_records": material.unused,
+        "epochs": round(config.iters * config.batch_size / material.train.drawn, 3),
+        "unused_records": material.train.unused,
         "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
         "trunk_seconds": trunk_seconds,
-        "trunk": {"used": cached, "layers": first, "bytes": store.bytes_for(examples) if cached else 0},
+        "trunk": {"used": cached, "layers": first, "bytes": store.bytes_for(material.examples) if cached else 0},
     }
-    return Job(trainer.Trainer(step, adapter, config, run, feeds, plan, fingerprint(dataset, base, config)), facts)
-
-
-def batch_plan(material: Material, config: TrainConfig) -> list[list[int]]:
-    """The examples of every step."""
-    from medtune.batches import plan
-
-    dims = [item.example.dim for item in material.train]
-    lengths = [len(item.example.tokens) for item in material.train]
-    return plan(dims, lengths, material.priorities.draw, config.iters, config.batch_size, config.seed)
+    return Job(trainer.Trainer(step, adapter, config, run, feeds, order, fingerprint(dataset, base, config)), facts)
 
 
 def _compiles() -> bool:
