@@ -180,6 +180,7 @@ def training(run: Path, data: Path) -> dict[str, Any]:
             "effective": {"accuracy": 0.694, "warmth": 0.243, "vision": 0.063},
             "measured": {"accuracy": 0.671, "warmth": 0.262, "vision": 0.067},
         },
+        "gradient_share": {"accuracy": 0.61, "warmth": 0.28, "vision": 0.11},
         "tokens": 504_000,
         "supervised_tokens": 251_000,
         "tokens_per_sec": 240.0,
@@ -223,11 +224,21 @@ def evaluation(run: Path, data: Path) -> dict[str, Any]:
             "delta": b - a,
             "ci_low": b - a - h,
             "ci_high": b - a + h,
+            "detectable": 2.8 * h / 1.96,
             "p": 0.29 if dim == "vision" else 0.0004,
         }
         for dim, (a, b, h) in figures.items()
     }
-    whole = {"n": 164, "baseline": 0.567, "tuned": 0.748, "delta": 0.181, "ci_low": 0.13, "ci_high": 0.23, "p": 0.0001}
+    whole = {
+        "n": 164,
+        "baseline": 0.567,
+        "tuned": 0.748,
+        "delta": 0.181,
+        "ci_low": 0.13,
+        "ci_high": 0.23,
+        "p": 0.0001,
+        "detectable": 0.07,
+    }
     answer = "140/90属于**1级**高血压|请复测。\n如果头痛<b>立即</b>就医。"
     results = {
         "base_model": "mlx-community/Qwen3-VL-30B-A3B-Instruct-4bit",
@@ -277,9 +288,9 @@ def deployment(run: Path, data: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(b"fused" * 2000)
     levels = [
-        {"level": 1, "name": "matrices", "verdict": "passed", "figures": {"worst_cosine": 0.99871}, "note": ""},
-        {"level": 2, "name": "answers", "verdict": "passed", "figures": {"prompts": 4}, "note": ""},
-        {"level": 3, "name": "running app", "verdict": "skipped", "figures": {}, "note": "LM Studio is not running"},
+        {"level": "L0", "name": "matrices", "verdict": "passed", "figures": {"worst_cosine": 0.99871}, "note": ""},
+        {"level": "L1", "name": "answers", "verdict": "passed", "figures": {"prompts": 4}, "note": ""},
+        {"level": "L3", "name": "running app", "verdict": "skipped", "figures": {}, "note": "LM Studio is not running"},
     ]
     results = {
         "folder": str(folder),

@@ -11,9 +11,6 @@ from medtune.report.facts import Facts
 
 Verdict = Literal["better", "worse", "undecided"]
 
-INTERVAL = 1.96  # half a 95 percent interval in standard errors
-DETECTABLE = 1.96 + 0.84  # smallest true difference, in standard errors, found in 4 of 5 repetitions at p < 0.05
-
 
 @dataclass(frozen=True)
 class Row:
@@ -26,7 +23,8 @@ class Row:
     delta: float
     low: float | None  # of the 95 percent interval of delta
     high: float | None
-    p: float | None
+    p: float | None  # of no difference, corrected for the number of dimensions where there are several
+    detectable: float | None  # the smallest true difference these items show in four of five repetitions
 
     @property
     def verdict(self) -> Verdict:
@@ -36,13 +34,6 @@ class Row:
         if self.high is not None and self.high < 0:
             return "worse"
         return "undecided"
-
-    @property
-    def detectable(self) -> float | None:
-        """The smallest true difference this many items show in four of five repetitions."""
-        if self.low is None or self.high is None:
-            return None
-        return DETECTABLE * (self.high - self.low) / (2 * INTERVAL)
 
     @property
     def needed(self) -> int | None:
@@ -66,4 +57,6 @@ def overall(facts: Facts) -> Row | None:
 
 def _row(name: str, values: dict[str, Any]) -> Row:
     low, high = values.get("ci_low"), values.get("ci_high")
-    return Row(name, values["n"], values["baseline"], values["tuned"], values["delta"], low, high, values.get("p"))
+    p = values.get("p_holm", values.get("p"))
+    scores = values["baseline"], values["tuned"], values["delta"]
+    return Row(name, values["n"], *scores, low, high, p, values.get("detectable"))

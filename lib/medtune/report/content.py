@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.i18n import Lang, tr
-from medtune.records import DIMENSIONS
+from medtune.records import DIMENSIONS, IMAGE_MARKER
 from medtune.report import comparison, words
 from medtune.report.comparison import Row
 from medtune.report.facts import STAGES, Facts
@@ -127,7 +127,7 @@ def cases(facts: Facts) -> list[Case]:
 def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
     image = _image(item.get("image"), bench)
     return Case(
-        question=item["question"],
+        question=item["question"].replace(IMAGE_MARKER, "").strip(),
         expect=item.get("expect") or "",
         baseline=item["baseline"],
         tuned=item["tuned"],

@@ -28,8 +28,8 @@ def checked(stage: Stage, run: Path, data: Path | None) -> Stage:
 
 
 def _found(name: str, folders: list[Path]) -> Path | None:
-    """The file an input's name means: beside the receipt, in the run, in the data set, or as a path."""
-    places = [*(folder / name for folder in folders), Path(name)]
+    """The file an input's name means: beside the receipt, in the run or in the data set; or as a path with a folder."""
+    places = [folder / name for folder in folders] + ([Path(name)] if "/" in name else [])
     return next((place for place in places if place.is_file()), None)
 
 

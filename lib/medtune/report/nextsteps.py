@@ -63,7 +63,7 @@ def _stages(facts: Facts, say: Say) -> Iterator[str]:
 def _gate(facts: Facts, say: Say) -> Iterator[str]:
     wanted = facts.trusted("evaluation.config.gate") or {}
     for row in comparison.rows(facts):
-        if row.delta < wanted.get(row.name, float("-inf")):
+        if row.delta <= wanted.get(row.name, float("-inf")):  # where only the interval fails, _evidence speaks
             yield say(
                 "The gate failed for {dim} ({delta} against {wanted} wanted): add records of this dimension, or raise "
                 "`objective.priorities.{key}.weight`, and train again.",
@@ -113,13 +113,13 @@ def _recent_fall(curve: Curve) -> float:
 
 def _evidence(facts: Facts, say: Say) -> Iterator[str]:
     for row in comparison.rows(facts):
-        if row.verdict == "undecided" and row.detectable is not None and row.needed is not None:
+        if row.verdict == "undecided" and row.needed is not None:
             yield say(
                 "{dim}: {n} test items can show a difference of about {detectable}, the one found is {delta}; about "
                 "{needed} items would decide it.",
                 dim=words.name(row.name, say.lang),
                 n=row.n,
-                detectable=say.write.score(row.detectable),
+                detectable=say.write.write(row.detectable, "score"),
                 delta=say.write.signed(row.delta),
                 needed=say.write.count(row.needed),
             )
@@ -142,14 +142,13 @@ def _shares(facts: Facts, say: Say) -> Iterator[str]:
 
 
 def _answers(facts: Facts, say: Say) -> Iterator[str]:
-    tuned = [row for row in facts.predictions if row.get("model") == "tuned"]
-    cut = sum(row.get("finish") == "length" for row in tuned)
-    if facts.stages["evaluation"].state == "measured" and tuned and cut / len(tuned) > TRUNCATED:
+    cut, asked = facts.trusted("evaluation.truncated.tuned"), facts.trusted("evaluation.items")
+    if cut and asked and cut / asked > TRUNCATED:
         yield say(
             "{cut} of {all} answers of the tuned model were cut at {limit} tokens: raise `max_tokens` in eval.yaml and "
             "measure again.",
             cut=cut,
-            all=len(tuned),
+            all=asked,
             limit=facts.look("evaluation.config.max_tokens"),
         )
     regressed = facts.trusted("evaluation.migration.regressed")
@@ -178,7 +177,10 @@ def _proofs(facts: Facts, say: Say) -> Iterator[str]:
     proofs = facts.trusted("deployment.proofs") or []
     for proof in proofs:
         if proof["verdict"] == "failed":
-            yield say("The proof `{name}` failed: do not use this folder; run `make deploy` again.", name=proof["name"])
+            yield say(
+                "The proof `{name}` failed: do not use this folder; run `make deploy` again.",
+                name=tr(proof["name"], say.lang),
+            )
     if facts.trusted("deployment.staged"):
         yield say("Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.run)
 

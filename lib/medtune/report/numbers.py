@@ -11,7 +11,7 @@ from medtune.i18n import Lang, tr
 
 
 class Numbers:
-    """The ways to write a figure, in one language; None is written as ``not measured``."""
+    """The ways to write a figure, in one language; None and empty text are ``not measured``."""
 
     def __init__(self, lang: Lang):
         self.lang: Lang = lang
@@ -19,7 +19,7 @@ class Numbers:
 
     def write(self, value: Any, how: str) -> str:
         """``value`` in the way named ``how``: one of this class's methods."""
-        if value is None:
+        if value is None or value == "":
             return self.missing
         way: Callable[[Any], str] = getattr(self, how)
         return way(value)
