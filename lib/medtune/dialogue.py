@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,13 +69,13 @@ def once(dialogue: Dialogue, prompt: str) -> None:
     _print(dialogue.say(prompt))
 
 
-def converse(dialogue: Dialogue, read: Callable[[str], str] = input) -> None:
+def converse(dialogue: Dialogue) -> None:
     """Talk until /quit or the end of input; Ctrl-C stops an answer, not the program."""
     print(tr("Not a doctor: for information only. In an emergency call 120."))
     print(tr("/image PATH  /reset  /system TEXT  /base (adapter off or on)  /quit"))
     while True:
         try:
-            line = read(f"\n{tr('you') if dialogue.tuned else tr('you (base)')}> ").strip()
+            line = input(f"\n{tr('you') if dialogue.tuned else tr('you (base)')}> ").strip()
         except EOFError:
             print()
             return

@@ -14,7 +14,7 @@ NUMERALS = {
     **{numeral: str(value) for value, numeral in enumerate(("i", "ii", "iii", "iv", "v", "vi"), 1)},
 }
 GRADE = re.compile(r"(?<![a-z0-9.一二三四五六七八九十])([一二三四五六七八九十]|iv|vi?|i{1,3}|\d)\s*(级|期|度|型)")
-COUNT_UNIT = re.compile(r"[x×*]?\s*10\s*(?:\^|e|\*\*)?\s*(9|12)\s*/\s*l")
+COUNT_UNIT = re.compile(r"\s*[x×*]?\s*10\s*(?:\^|e|\*\*)?\s*(9|12)\s*/\s*l")
 HAN_GAP = re.compile(r"(?<=[\u4e00-\u9fff])\s+(?=[\u4e00-\u9fff])")
 NEGATION = re.compile(  # a bare 不 or 没 only right before the phrase: 不适, 不过 and 特别 negate nothing
     r"不(?:能(?!排除|忽视|忽略|大意|拖)|可以?|要|是|会|应该?|宜|敢|建议|推荐|需要?|必|用|一定|太|属于|算|等于|存在|认为)"
