@@ -12,7 +12,7 @@ from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
 
 
-def parser(doc: str, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
+def parser(doc: str | None, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
     """An argument parser whose help is the tool's docstring, with ``--config`` and ``--set`` where it has a config."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config:

@@ -33,6 +33,11 @@ class Delta:
         return self.module.endswith("embed_tokens")
 
     @property
+    def rank(self) -> int:
+        """r."""
+        return self.a.shape[1]
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the matrix this adapter belongs to."""
         if self.a.ndim == 3:
@@ -60,24 +65,28 @@ class Delta:
 
 
 def read(folder: Path, weights: str = WEIGHTS) -> list[Delta]:
-    """The adapters of a portable folder, one for each adapted module; a half or a stray tensor is refused."""
+    """The adapters of a portable folder, one for each adapted module."""
+    stored = mx.load(str(folder / weights))
+    assert isinstance(stored, dict)  # what a safetensors file gives
     config = AdapterConfig.read(folder)
-    stored = {name: value.astype(mx.float32) for name, value in _load(folder / weights).items()}
-    modules = sorted({name.rpartition(".")[0] for name in stored})
-    leaves = {"lora_a", "lora_b", "m"} if config.dora else {"lora_a", "lora_b"}
+    return paired(stored, config.scale, config.dora, str(folder / weights))
+
+
+def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) -> list[Delta]:
+    """Tensors by full name -> deltas, sorted by module; a half or a stray tensor is refused."""
+    tensors = {name: value.astype(mx.float32) for name, value in stored.items()}
+    leaves = {"lora_a", "lora_b", "m"} if dora else {"lora_a", "lora_b"}
+    found: dict[str, set[str]] = {}
+    for name in tensors:
+        module, _, leaf = name.rpartition(".")
+        found.setdefault(module, set()).add(leaf)
     problems = [
-        tr("{module}: found {found}, expected {expected}", module=module, found=sorted(found), expected=sorted(leaves))
-        for module in modules
-        if (found := {name.rpartition(".")[2] for name in stored if name.rpartition(".")[0] == module}) != leaves
+        tr("{module}: found {found}, expected {expected}", module=module, found=sorted(has), expected=sorted(leaves))
+        for module, has in sorted(found.items())
+        if has != leaves
     ]
-    raise_all(problems, str(folder / weights))
+    raise_all(problems, where)
     return [
-        Delta(module, stored[f"{module}.lora_a"], stored[f"{module}.lora_b"], config.scale, stored.get(f"{module}.m"))
-        for module in modules
+        Delta(module, tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"], scale, tensors.get(f"{module}.m"))
+        for module in sorted(found)
     ]
-
-
-def _load(path: Path) -> dict[str, mx.array]:
-    stored = mx.load(str(path))
-    assert isinstance(stored, dict)  # a safetensors file without metadata asked for
-    return stored

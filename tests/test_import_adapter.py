@@ -1,0 +1,143 @@
+"""Adapters of other programs mean the same here as there."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from medtune import adapters, basemodel, cli, files
+from tests.deployed import write_run
+from tools import import_adapter
+
+PROMPT = mx.array([[5, 17, 300, 42, 9, 61, 7, 700]])
+
+
+def _logits(base: Path, run: Path | None = None) -> mx.array:
+    model: Any = basemodel.find(str(base)).load()
+    if run:
+        adapters.load(model, run)
+        model.eval()
+    return model(PROMPT).logits
+
+
+def _import(source: Path, base: Path, out: Path, *more: str) -> int:
+    return cli.call(import_adapter.main, [str(source), "--base", str(base), "--out", str(out), *more])
+
+
+@pytest.fixture
+def run(tmp_path: Path, dense_twin: Path) -> Path:
+    return write_run(tmp_path / "run", dense_twin, size=0.1)
+
+
+def _tensors(run: Path) -> dict[str, mx.array]:
+    loaded: Any = mx.load(str(run / adapters.WEIGHTS))
+    return loaded
+
+
+def _as_peft(run: Path, out: Path, **config: Any) -> Path:
+    """The same adapter as PEFT would have saved it."""
+    out.mkdir()
+    named = {}
+    for name, value in _tensors(run).items():
+        module, _, leaf = name.rpartition(".")
+        theirs = module.replace("language_model.model.", "base_model.model.model.language_model.")
+        named[f"{theirs}.lora_{leaf[-1].upper()}.weight"] = mx.contiguous(value.T)
+    mx.save_safetensors(str(out / "adapter_model.safetensors"), named, {"format": "pt"})
+    files.write_json(out / "adapter_config.json", {"peft_type": "LORA", "r": 4, "lora_alpha": 8, **config})
+    return out
+
+
+def test_a_peft_adapter_gives_the_same_logits(run: Path, dense_twin: Path, tmp_path: Path) -> None:
+    assert _import(_as_peft(run, tmp_path / "peft"), dense_twin, tmp_path / "in") == 0
+    assert mx.array_equal(_logits(dense_twin, tmp_path / "in"), _logits(dense_twin, run))
+    assert not mx.allclose(_logits(dense_twin, run), _logits(dense_twin))
+    results = files.read_json(tmp_path / "in" / "training.json")["results"]
+    assert results["imported"]["layout"] == "peft" and results["lora"]["scale"] == 2.0
+
+
+def test_rslora_divides_by_the_root_of_the_rank(run: Path, dense_twin: Path, tmp_path: Path) -> None:
+    _import(_as_peft(run, tmp_path / "peft", use_rslora=True), dense_twin, tmp_path / "in")
+    assert adapters.AdapterConfig.read(tmp_path / "in").scale == 8 / math.sqrt(4)
+
+
+def test_an_mlx_lm_adapter_with_relative_keys_gives_the_same_logits(
+    run: Path, dense_twin: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "mlx"
+    source.mkdir()
+    (source / adapters.WEIGHTS).write_bytes((run / adapters.WEIGHTS).read_bytes())
+    keys = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": keys}
+    files.write_json(source / adapters.CONFIG, {"num_layers": 2, "lora_parameters": parameters})
+    assert _import(source, dense_twin, tmp_path / "in") == 0
+    assert mx.array_equal(_logits(dense_twin, tmp_path / "in"), _logits(dense_twin, run))
+
+
+def test_an_old_mlx_vlm_adapter_gives_the_logits_mlx_vlm_gives(run: Path, dense_twin: Path, tmp_path: Path) -> None:
+    from mlx_vlm.trainer.peft.utils import apply_lora_layers
+
+    source = tmp_path / "old"
+    source.mkdir()
+    model: Any = basemodel.find(str(dense_twin)).load()
+    mx.random.seed(1)
+    old = {}
+    for layer in range(4):
+        for name in ("self_attn.q_proj", "mlp.up_proj"):
+            module = f"language_model.model.layers.{layer}.{name}"
+            out, into = dict(model.named_modules())[module].weight.shape
+            old |= {f"{module}.A": mx.random.normal((into, 4)), f"{module}.B": mx.random.normal((4, out))}
+    mx.save_safetensors(str(source / adapters.WEIGHTS), old)
+    files.write_json(source / adapters.CONFIG, {"rank": 4, "alpha": 0.4, "dropout": 0.0})
+    assert _import(source, dense_twin, tmp_path / "in") == 0
+    wanted: Any = apply_lora_layers(basemodel.find(str(dense_twin)).load(), source)
+    wanted.eval()
+    assert mx.allclose(_logits(dense_twin, tmp_path / "in"), wanted(PROMPT).logits, atol=1e-4)
+
+
+def test_a_scale_given_by_hand_counts(run: Path, dense_twin: Path, tmp_path: Path) -> None:
+    _import(_as_peft(run, tmp_path / "peft"), dense_twin, tmp_path / "in", "--scale", "20")
+    assert adapters.AdapterConfig.read(tmp_path / "in").scale == 20
+
+
+def test_every_tensor_without_a_place_is_listed_and_no_run_is_made(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = _as_peft(run, tmp_path / "peft")
+    loaded: Any = mx.load(str(source / "adapter_model.safetensors"))
+    loaded["base_model.model.lm_head.weight"] = mx.zeros((2, 2))
+    loaded["base_model.model.model.language_model.norm.weight"] = mx.zeros(2)
+    mx.save_safetensors(str(source / "adapter_model.safetensors"), loaded)
+    assert _import(source, dense_twin, tmp_path / "in") == 1
+    said = capsys.readouterr().err
+    assert "2 problems" in said and "lm_head.weight" in said and "norm.weight" in said
+    assert not (tmp_path / "in" / "training.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"peft_type": "IA3"}, "only LORA can be imported"),
+        ({"peft_type": "LORA", "rank_pattern": {"q_proj": 8}}, "rank_pattern: not supported"),
+        ({"fine_tune_type": "full"}, "only lora and dora are adapters"),
+        ({"something": 1}, "of no known layout"),
+    ],
+)
+def test_what_cannot_be_imported_is_said(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any, said: str
+) -> None:
+    (run / adapters.CONFIG).write_text(json.dumps({"r": 4, "lora_alpha": 8} | config))
+    assert _import(run, dense_twin, tmp_path / "in") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_an_adapter_of_another_size_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from medtune.demo.twin import write_twin
+
+    wide = write_twin(tmp_path / "wide", moe=False, layers=2, hidden=128)
+    assert _import(run, wide, tmp_path / "in") == 1
+    assert "do not fit this base: 8 problems" in capsys.readouterr().err

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""foreign adapter -> run: bring an adapter of PEFT, mlx-lm or mlx-vlm into the form that deploys.
+
+reads   SOURCE/adapter_config.json and its safetensors, the base model's headers
+writes  RUN/adapters.safetensors, adapter_config.json, then RUN/training.json (which says that it was imported)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medtune import cli, engine, files, receipt
+from medtune.basemodel import find
+from medtune.config import Strict
+from medtune.i18n import tr
+
+
+class Import(Strict):
+    """What the arguments say, for the receipt."""
+
+    base_model: str
+    scale: float | None  # null: as the adapter's own config states
+    system_prompt: str
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Import one adapter."""
+    parser = cli.parser(__doc__, config=False)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with adapter_config.json")
+    parser.add_argument("--base", required=True, metavar="MODEL", help="path, Hub id in the cache, or LM Studio key")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
+    parser.add_argument("--scale", type=float, help="the multiplier, where the adapter's config states it wrongly")
+    parser.add_argument("--system-prompt", default="", help="the system prompt it was trained with")
+    args = parser.parse_args(argv)
+    settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)
+    base = find(args.base)
+    inputs = {path.name: files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()}
+    redo = tr("import into another folder, or remove {run}", run=args.out)
+    with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
+        engine.start()
+        from medtune import foreign
+
+        found = foreign.read(args.source, args.scale)
+        config = foreign.write(found, base, args.out)
+        done.results = {
+            "base_model": {"name": base.name, "hash": base.weights_hash, "model_type": base.config["model_type"]},
+            "template_hash": base.template_hash,
+            "system_prompt": args.system_prompt,
+            "lora": {"rank": config.rank, "scale": config.scale, "keys": list(config.keys)},
+            "imported": {"layout": found.layout, "source": str(args.source)},
+        }
+        done.outputs = {name: files.sha256(args.out / name) for name in ("adapters.safetensors", "adapter_config.json")}
+    print(tr("{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: make deploy",
+             run=args.out, n=len(config.keys), layout=found.layout, scale=config.scale))  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main)
