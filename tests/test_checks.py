@@ -12,7 +12,7 @@ from medtune.records import Check, Record
 
 
 def score(kind: str, answer: str, **args: object) -> float:
-    return checks.score(Check(kind=kind, args=dict(args)), answer)
+    return checks.score(Check(kind=kind, args=dict(args)), answer) or 0.0
 
 
 # --- one form of a text
@@ -83,7 +83,7 @@ def test_every_check_of_the_demo_is_well_formed_and_its_right_answers_satisfy_al
         for line in (root / f"data/raw/demo/{dim}.jsonl").read_text(encoding="utf-8").splitlines():
             record = Record.model_validate_json(line)
             assert [problem for check in record.checks for problem in checks.problems(check)] == []
-            marks = [checks.score(check, record.answer) for check in record.checks]
+            marks = [checks.score(check, record.answer) or 0.0 for check in record.checks]
             if record.label == 1:
                 assert marks and min(marks) == 1, record.answer
                 good += 1
@@ -298,6 +298,13 @@ def test_closed_reads_the_first_clause() -> None:
     assert score("closed", "没有，看不到阴影。", value=False) == 1
     assert score("closed", "不是。", value=True) == 0
     assert score("closed", "胸片", value=True) == 0
+
+
+def test_an_answer_without_a_verdict_is_told_from_a_wrong_one() -> None:
+    for kind, args in (("choice", {"value": "A"}), ("closed", {"value": True}), ("grading", {"value": "1级"})):
+        assert checks.score(Check(kind=kind, args=args), "胸片") is None
+    assert checks.score(Check(kind="choice", args={"value": "A"}), "答案是B") == 0
+    assert checks.score(Check(kind="referral"), "胸片") == 0
 
 
 def test_overlap_counts_characters_words_and_numbers() -> None:

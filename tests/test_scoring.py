@@ -68,6 +68,7 @@ def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
     assert found["overall"]["delta"] == found["dimensions"]["accuracy"]["delta"] == 1.0
     assert found["checks"]["grading"] == {
         "n": 20, "baseline": 0.0, "tuned": 1.0, "passed": {"baseline": 0, "tuned": 20},
+        "unread": {"baseline": 20, "tuned": 0},
     }  # fmt: skip
     [case] = found["recommended"]
     assert (case["expect"], case["tuned"]) == ("分级", BAD)

@@ -57,15 +57,16 @@ def _usable(weights: Mapping[str, float], measured: Mapping[str, Numbers]) -> Ma
 
 
 def by_kind(judged: Sequence[Judged]) -> dict[str, Numbers]:
-    """Per kind of check: number of checks, mean mark and fully passed checks of both models."""
+    """Per kind of check and model: mean mark, fully passed checks, and answers without a verdict one could read."""
     kinds = sorted({mark.kind for one in judged for mark in one.baseline.marks})
     found = {}
     for kind in kinds:
-        marks = {name: [value for side in _sides(judged, name) for value in side.of_kind(kind)] for name in SIDES}
+        marks = {name: [mark for side in _sides(judged, name) for mark in side.of_kind(kind)] for name in SIDES}
         found[kind] = {
             "n": len(marks["tuned"]),
-            **{name: mean(values) for name, values in marks.items()},
-            "passed": {name: sum(value >= 1 for value in values) for name, values in marks.items()},
+            **{name: mean([mark.value for mark in of]) for name, of in marks.items()},
+            "passed": {name: sum(mark.value >= 1 for mark in of) for name, of in marks.items()},
+            "unread": {name: sum(mark.unread for mark in of) for name, of in marks.items()},
         }
     return found
 

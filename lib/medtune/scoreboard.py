@@ -11,6 +11,7 @@ from rich.text import Text
 
 from medtune.i18n import tr
 from medtune.records import IMAGE_MARKER
+from medtune.statistics import wilson
 
 Numbers = dict[str, Any]
 FEW = 30  # items: below, a dimension's figures are only a hint
@@ -61,12 +62,15 @@ def _cells(numbers: Numbers, p: float) -> list[RenderableType]:
 def _kinds(checks: dict[str, Numbers]) -> Table:
     table = Table(title=tr("Checks fully passed"), title_justify="left")
     table.add_column(tr("check"))
-    for name in ("checks made", "baseline", "tuned"):
-        table.add_column(tr(name), justify="right")
+    for name in ("checks made", "baseline", "tuned", "95 % interval", "unreadable"):
+        table.add_column(tr(name), justify="right", no_wrap=True)
     for kind, numbers in checks.items():
-        rates = [numbers["passed"][side] / numbers["n"] for side in ("baseline", "tuned")]
-        style = "red" if rates[1] < rates[0] else ""
-        table.add_row(kind, str(numbers["n"]), f"{rates[0]:.0%}", Text(f"{rates[1]:.0%}", style=style))
+        n, passed = numbers["n"], numbers["passed"]
+        low, high = wilson(passed["tuned"], n)
+        style = "red" if passed["tuned"] < passed["baseline"] else ""
+        unread = str(numbers["unread"]["tuned"]) if any(numbers["unread"].values()) else ""
+        rate = Text(f"{passed['tuned'] / n:.0%}", style=style)
+        table.add_row(kind, str(n), f"{passed['baseline'] / n:.0%}", rate, f"{low:.0%} … {high:.0%}", unread)
     return table
 
 

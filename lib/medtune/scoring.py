@@ -16,6 +16,7 @@ class Mark:
 
     kind: str
     value: float
+    unread: bool = False  # it looked for a verdict and found none
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Scored:
         """Whether every check is satisfied."""
         return all(mark.value >= 1 for mark in self.marks)
 
-    def of_kind(self, kind: str) -> list[float]:
+    def of_kind(self, kind: str) -> list[Mark]:
         """The marks of one kind of check."""
-        return [mark.value for mark in self.marks if mark.kind == kind]
+        return [mark for mark in self.marks if mark.kind == kind]
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 def _scored(item: Item, store: Predictions, side: Side) -> Scored:
     prediction = store.of(side, item)
-    marks = tuple(Mark(check.kind, checks.score(check, prediction.answer)) for check in item.checks)
-    return Scored(prediction.answer, marks, prediction.finish)
+    said = prediction.answer
+    values = [(check.kind, checks.score(check, said)) for check in item.checks]
+    marks = tuple(Mark(kind, value or 0.0, unread=value is None) for kind, value in values)
+    return Scored(said, marks, prediction.finish)

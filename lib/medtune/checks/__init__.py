@@ -1,7 +1,8 @@
 """Deterministic checks of an answer, one file per kind.
 
-A kind is a module of this package without a leading underscore. It has ``check(answer: str, **args) -> float`` in
-[0, 1], where ``answer`` is already normalised by ``_text.normalise``. Adding a kind is adding a file.
+A kind is a module of this package without a leading underscore. It has ``check(answer: str, **args) -> float | None``
+in [0, 1], where ``answer`` is already normalised by ``_text.normalise``; None says that the verdict it looks for could
+not be read, which is wrong, and counted. Adding a kind is adding a file.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ FOLDER = Path(__file__).parent
 
 
 @cache
-def kinds() -> dict[str, Callable[..., float]]:
+def kinds() -> dict[str, Callable[..., float | None]]:
     """Every kind of check by name; its arguments are type-checked strictly when it is called."""
     names = [module.name for module in pkgutil.iter_modules([str(FOLDER)]) if not module.name.startswith("_")]
     strict = validate_call(config=ConfigDict(strict=True))
     return {name: strict(importlib.import_module(f"{__name__}.{name}").check) for name in sorted(names)}
 
 
-def score(check: Check, answer: str) -> float:
-    """How far ``answer`` satisfies ``check``: 0 not at all, 1 fully; saying nothing satisfies none."""
+def score(check: Check, answer: str) -> float | None:
+    """How far ``answer`` satisfies ``check``: 0 not at all, 1 fully, None unreadable; silence satisfies none."""
     text = normalise(answer)
     return kinds()[check.kind](text, **check.args) if text else 0.0
 

@@ -8,11 +8,11 @@ STATED = re.compile(r"(?:答案|正确选项|选择?)(?:是|为|应?该?是|应�
 BARE = re.compile(r"^\W*((?:[a-h][\s,、和及与]*)+)(?:[.:)]|$)")
 
 
-def check(answer: str, value: str) -> float:
+def check(answer: str, value: str) -> float | None:
     """1 when the letters the answer states are exactly those of ``value`` (B, or ACD in any order), else 0.
 
     Read from the last 答案是…/选… or from an answer that begins with the letters. Nothing is guessed: an answer whose
     choice cannot be read is wrong.
     """
     stated = STATED.findall(answer) or BARE.findall(answer)
-    return float(bool(stated) and set(re.findall("[a-h]", stated[-1])) == set(value.lower()))
+    return float(set(re.findall("[a-h]", stated[-1])) == set(value.lower())) if stated else None

@@ -9,7 +9,7 @@ NO = ("不是", "否", "不对", "没有", "没", "不可以", "不能", "no", "
 FIRST = re.compile("|".join(sorted((re.escape(word) for word in (*YES, *NO)), key=len, reverse=True)))
 
 
-def check(answer: str, value: bool) -> float:
+def check(answer: str, value: bool) -> float | None:
     """1 when the first word of yes or no in the answer's first clause says ``value``, else 0; no such word is wrong."""
     first = FIRST.search(re.split(r"[,.;!?\n]", answer)[0])
-    return float(first is not None and (first.group() in YES) == value)
+    return None if first is None else float((first.group() in YES) == value)

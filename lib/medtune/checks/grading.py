@@ -7,8 +7,8 @@ import re
 from medtune.checks._text import mentions, negated, normalise
 
 
-def check(answer: str, value: str | list[str], rivals: list[str] | None = None) -> float:
-    """1 when the first grade the answer asserts is ``value`` (any of its wordings) and not one of ``rivals``, else 0.
+def check(answer: str, value: str | list[str], rivals: list[str] | None = None) -> float | None:
+    """1 when the first grade the answer asserts is ``value`` (any of its wordings), 0 when it is one of ``rivals``.
 
     ``rivals`` is the rest of the scale. The first assertion counts, because a good answer may go on to explain the
     other grades. A negated grade (不是2级) asserts nothing, nor does a title in 《》; a longer name wins over one
@@ -18,4 +18,4 @@ def check(answer: str, value: str | list[str], rivals: list[str] | None = None) 
     wrong = [normalise(name) for name in rivals or []]
     text = re.sub("《[^》]*》", "", answer)
     asserted = [name for start, _, name in mentions(text, [*right, *wrong]) if not negated(text, start, reach=4)]
-    return float(bool(asserted) and asserted[0] in right)
+    return float(asserted[0] in right) if asserted else None
