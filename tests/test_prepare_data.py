@@ -276,6 +276,13 @@ def test_layouts_mix_and_ids_stay_unique_over_files(bench: Bench) -> None:
     assert {(records[f"raw/c:{n}-1"].label, records[f"raw/c:{n}-2"].label) for n in range(1, 11)} == {(1, 0)}
 
 
+def test_rows_of_an_array_on_one_line_have_ids_of_their_own(bench: Bench) -> None:
+    rows = [{"instruction": f"丙{n}", "output": "请就医"} for n in range(5)]
+    (bench.raw / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert bench.run() == 0
+    assert set(bench.all()) == {f"raw/a:{n}" for n in range(1, 6)}
+
+
 def test_a_system_prompt_is_put_before_conversations_that_have_none(bench: Bench) -> None:
     own = [{"role": "system", "content": "自己的"}, *turns("问", "答")]
     bench.write("a.jsonl", [talk(n) for n in range(10)] + [talk(50, messages=own)])
@@ -356,6 +363,15 @@ def test_a_missing_source_and_a_missing_tokenizer_are_one_line_each(
     assert bench.run("--set", "tokenizer=nobody/nothing") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "nobody/nothing: no such model here" in error
+
+
+def test_a_data_set_inside_its_own_source_is_not_read(bench: Bench) -> None:
+    bench.out = bench.raw / "out"
+    bench.image("a.png")
+    row = talk(30, messages=turns("<image>看", "好"), images=["a.png"])
+    bench.write("a.jsonl", [*(talk(n) for n in range(10)), row])
+    assert bench.run() == 0 and bench.run("--set", "seed=1") == 0
+    assert len(bench.all()) == 11 and bench.rejected() == []
 
 
 def test_a_file_named_twice_is_read_once(bench: Bench) -> None:

@@ -20,12 +20,13 @@ from medtune.config import load
 from medtune.dataset import MANIFEST
 from medtune.i18n import tr
 from medtune.images import ImageStore
-from medtune.preparation import Preparation, SourceFile, open_sources
+from medtune.preparation import Preparation
 from medtune.progress import progress
 from medtune.receipt import stage
 from medtune.records import SPLITS
 from medtune.rejections import rejections
 from medtune.schemas import DataConfig, Source
+from medtune.sources import SourceFile, open_sources
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     named = [Source(path=path) for path in args.sources]
     config = config.model_copy(update={"sources": [*named, *config.sources]})
     base = basemodel.find(config.tokenizer)
-    found = open_sources(config.sources)
+    found = open_sources(config.sources, args.out)
     inputs = {str(source.path): files.sha256(source.path) for source in found}
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
     inputs["images"] = images.state_hash(args.out, config.max_image_edge)
@@ -78,7 +79,6 @@ def prepare(
             preparation = Preparation(config, store, count, rejected, spool)
             preparation.read(found, bar)
         assigned = preparation.assigned()
-        preparation.refuse_empty(assigned)
         store.close(preparation.write(out, assigned))
     return census.census(preparation.entries, assigned, found, rejected), rejected.first
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from medtune.i18n import tr
-from medtune.preparation import Entry, SourceFile
+from medtune.preparation import Entry
 from medtune.records import DIMENSIONS, SPLITS
 from medtune.rejections import Rejections
+from medtune.sources import SourceFile
 
 BINS = 12
 # From the freest to the strictest; what is not listed counts as stricter than all of them.
 LICENSES = (
     "cc0-1.0",
     "public domain",
+    "no known copyright restrictions",
     "unlicense",
     "mit",
     "bsd-2-clause",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Count:
     supervised: int
 
 
-Counter = Callable[[Sequence[Record]], list[Count]]  # counts of records, in their order
+Counter = Callable[[Sequence[Record]], Iterable[Count]]  # counts of records in their order, begun at the call
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def counter(base: Base, root: Path, source_bytes: int) -> Iterator[Counter]:
     # spawn: MLX, which the processor imports, does not survive a fork
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_Worker.start, initargs=(base, root)) as pool:
-        yield lambda records: list(pool.map(_Worker.count, records, chunksize=64))
+        yield lambda records: pool.map(_Worker.count, records, chunksize=64)
 
 
 class _Worker:

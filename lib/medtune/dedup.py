@@ -47,10 +47,10 @@ class Repeats:
 
     def _check_near(self, record: Record) -> None:
         text = "|".join(plain(turn.content) for turn in record.messages if turn.role != "system")
-        case = hash_of([record.label, record.images, *facts(text)])
+        case = hash_of([record.label, record.images, *facts(text)])[:12]
         minhash = RMinHash(num_perm=PERMUTATIONS, seed=0)
         # the case is part of every gram: records of different cases have none in common and are never compared
-        minhash.update(sorted(case + gram for gram in grams(text)))
+        minhash.update([case + gram for gram in grams(text)])
         digest = np.array(minhash.digest(), np.uint32)
         for key in self._index.query(minhash):
             name, its_digest = self._near[key]
@@ -60,9 +60,9 @@ class Repeats:
         self._near.append((record.id, digest))
 
 
-def grams(text: str) -> set[str]:
-    """The character 5-grams of a text; a shorter text is its own."""
-    return {text[start : start + GRAM] for start in range(max(1, len(text) - GRAM + 1))}
+def grams(text: str) -> list[str]:
+    """The character 5-grams of a text, repeats included; a shorter text is its own."""
+    return [text[start : start + GRAM] for start in range(max(1, len(text) - GRAM + 1))]
 
 
 def facts(text: str) -> Sequence[str]:

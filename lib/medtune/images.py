@@ -26,7 +26,7 @@ from medtune import files
 from medtune.drafts import Rejected
 
 FOLDER = "images"
-INDEX = "index.jsonl"
+INDEX = ".index.jsonl"
 MAX_RATIO = 200  # of the edges; Qwen's smart_resize refuses more
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # X-rays: 16-bit and float grey
 BROKEN = (

@@ -1,16 +1,20 @@
-"""Sources: files of raw rows, JSON lines or JSON arrays in UTF-8 or GB18030, read as a stream."""
+"""Sources: files of raw rows, JSON lines or JSON arrays in UTF-8 or GB18030, read as a stream, and their layouts."""
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from medtune.errors import UserError
+from medtune import layouts
+from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
+from medtune.layouts import Layout
+from medtune.schemas import Source
 
 SUFFIXES = (".jsonl", ".json")
 SKIPPED = "SOURCE_CARD"  # the card that says where a source comes from
@@ -22,10 +26,56 @@ BLOCK = 2**20
 class Row:
     """One JSON value of a file, or the reason why there is none."""
 
+    number: int  # from 1: its line, or its place in the array
     line: int  # on which it starts, from 1
     value: Any
+    position: int  # bytes of the file read so far; for a progress bar
     fault: str = ""
-    position: int = 0  # bytes of the file read so far; for a progress bar
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source and how it is read."""
+
+    path: Path
+    name: str  # in ids and receipts: the source's name and the file's place in it
+    folder: Path  # of the source; images are also looked for from here
+    settings: Source
+    layout: Layout
+
+
+def open_sources(wanted: Iterable[Source], out: Path) -> list[SourceFile]:
+    """The files of all sources in order, each once, with their layouts; raises one UserError for all that is wrong.
+
+    ``out``, the data set to be made, may lie inside a source; it is not read.
+    """
+    found: dict[Path, SourceFile] = {}
+    problems: list[str] = []
+    for source in wanted:
+        path = Path(source.path).expanduser()
+        try:
+            for file in files_of(path):
+                if file.resolve() not in found and not file.resolve().is_relative_to(out.resolve()):
+                    found[file.resolve()] = _open(file, path, source)
+        except UserError as error:
+            problems.append(str(error))
+    if not found and not problems:
+        problems.append(tr("there is no source; name one on the command line or in `sources`"))
+    raise_all(problems, tr("sources"))
+    return list(found.values())
+
+
+def _open(file: Path, path: Path, source: Source) -> SourceFile:
+    folder = path if path.is_dir() else path.parent
+    name = file.relative_to(folder).with_suffix("").as_posix()
+    name = f"{path.resolve().name}/{name}" if path.is_dir() else name
+    if source.layout != "auto":
+        return SourceFile(file, name, folder, source, layouts.named(source.layout))
+    sample = [row.value for row in islice(rows(file), layouts.SAMPLE)]
+    try:
+        return SourceFile(file, name, folder, source, layouts.detect(sample))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def files_of(path: Path) -> list[Path]:
@@ -86,16 +136,16 @@ def _lines(file: TextIO) -> Iterator[Row]:
             continue
         position = file.buffer.tell()
         try:
-            yield Row(number, json.loads(line), "", position)
+            yield Row(number, number, json.loads(line), position)
         except json.JSONDecodeError as error:
-            yield Row(number, line.rstrip("\n"), f"{error.msg}, column {error.colno}", position)
+            yield Row(number, number, line.rstrip("\n"), position, f"{error.msg}, column {error.colno}")
 
 
 def _array(file: TextIO, path: Path) -> Iterator[Row]:
     """The items of a JSON array, without ever holding more of it than one item and a block."""
     decoder = json.JSONDecoder()
     text, place, line, block = file.read(BLOCK), 0, 1, BLOCK
-    opened = False
+    number, opened = 0, False
     while True:
         fresh = place
         while place < len(text) and (text[place].isspace() or text[place] == "," or not opened):
@@ -113,6 +163,7 @@ def _array(file: TextIO, path: Path) -> Iterator[Row]:
                 raise UserError(tr("{path}:{line}: not JSON ({fault})", path=path, line=at, fault=error.msg)) from None
             text, place, block = text[place:] + more, 0, block * 2  # doubling: a huge item is not parsed over and over
             continue
-        yield Row(line, value, "", file.buffer.tell())
+        number += 1
+        yield Row(number, line, value, file.buffer.tell())
         line += text.count("\n", place, end)
         place, block = end, BLOCK

@@ -22,6 +22,8 @@ def show(results: Mapping[str, Any], first: Mapping[str, str], console: Console)
     console.print(_lengths(results["histogram"]))
     if results["rejected"]["total"]:
         console.print(_rejected(results["rejected"]["reasons"], first))
+    license = tr("license of the whole, the strictest of its sources: {license}", license=results["license"])
+    console.print(license, highlight=False, soft_wrap=True)
     for warning in census.warnings(results):
         console.print(f"[yellow]{tr('warning')}[/yellow]: {warning}", highlight=False, soft_wrap=True)
 
