@@ -113,6 +113,25 @@ def test_the_same_receipts_give_the_same_bytes(run: Path, real_figures: None) ->
     assert markdown.render(facts, "zh", "now", set(drawn)) == markdown.render(gather(run), "zh", "now", set(drawn))
 
 
+def test_the_python_it_prints_runs_as_it_stands(
+    tmp_path: Path, dense_twin: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from medtune import adapters, basemodel
+    from medtune.schemas import Lora
+
+    run = fakerun.write_run(tmp_path, "manifest", "training")
+    model = basemodel.find(str(dense_twin)).load()
+    lora = Lora(rank=2, alpha=4, dropout=0.0, num_layers=1, keys=["q_proj"])
+    config = adapters.attach(model, lora).to_json()
+    (run / adapters.CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    adapters.save_weights(run / "adapters.safetensors", adapters.weights(model))
+    edit(run / "training.json", base_model={"name": str(dense_twin)})
+    blocks = re.findall(r"```python\n(.*?)```", report(run), flags=re.S)
+    assert len(blocks) == 2
+    exec("\n".join(blocks).replace("max_tokens=500", "max_tokens=3"), {})
+    assert capsys.readouterr().out.strip()
+
+
 # --- missing and stale
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,9 @@ class Helpers:
 
     def figures_of(self, proof: dict[str, Any]) -> str:
         """A proof's figures as name and value."""
-        figures = proof.get("figures") or {}
-        return self.pairs({name: f"{v:.4g}" if isinstance(v, float) else v for name, v in figures.items()})
+        measured = {name: value for name, value in (proof.get("figures") or {}).items() if value not in ([], {}, "")}
+        shown = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in measured.items()}
+        return self.pairs({name.replace("_", " "): value for name, value in shown.items()})
 
     def pairs(self, values: dict[str, Any] | None) -> str:
         """Names with their values, in one cell."""
@@ -180,6 +182,21 @@ class Helpers:
         """A stage's commit, short, with its mark when the tree was dirty."""
         sha = self._facts.look(f"{name}.commit") or ""
         return code(sha[:12] + ("-dirty" if sha.endswith("-dirty") else ""))
+
+    def literal(self, value: Any) -> str:
+        """A string as Python writes it, on one line."""
+        return json.dumps(str(value), ensure_ascii=False)
+
+    @property
+    def base_name(self) -> str:
+        """What the libraries load as base model."""
+        return self._facts.look("training.base_model.name") or "BASE_MODEL"
+
+    @property
+    def model_key(self) -> str:
+        """The model as LM Studio lists it."""
+        publisher, name = self._facts.trusted("deployment.publisher"), self._facts.trusted("deployment.name")
+        return code(f"{publisher}/{name}") if name else "…"
 
     @property
     def baseline_name(self) -> str:

@@ -9,7 +9,7 @@ WORDS = {
     "training": "Training",
     "evaluation": "Evaluation",
     "deployment": "Deployment",
-    "measured": "measured",
+    "measured": "done",
     "stale": "stale",
     "missing": "not measured",
     "accuracy": "Accuracy",
@@ -53,5 +53,11 @@ WORDS = {
 
 
 def name(word: str, lang: Lang) -> str:
-    """The name of a thing in the report's language; one that is not known stays as it is."""
-    return tr(WORDS[word], lang) if word in WORDS else tr(word, lang)
+    """The name of a thing in the report's language; one that is not known stays as it is.
+
+    A second check of one kind in a question, ``contains_2``, is ``names what it must (2)``.
+    """
+    kind, _, number = word.rpartition("_")
+    if kind in WORDS and number.isdigit():
+        return f"{name(kind, lang)} ({number})"
+    return tr(WORDS.get(word, word), lang)
