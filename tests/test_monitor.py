@@ -109,6 +109,11 @@ def test_the_remaining_time_counts_steps_and_validations() -> None:
     assert now.eta == pytest.approx(100 + 2 * 0.5)
 
 
+def test_a_pause_before_a_resume_is_no_time_spent() -> None:
+    rows = [*fakerun.metrics(until=50), fakerun.event("resume", 50, fakerun.BEGIN + 9000)]
+    assert progress("run", history(rows), fakerun.BEGIN + 9010).elapsed == pytest.approx(52 + 10)
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (487, "8:07"), (8109, "2:15:09"), (59.6, "1:00")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -141,6 +146,14 @@ def test_the_screen_fits_any_width_in_both_languages(width: int, lang: str, monk
     rows = fakerun.metrics(until=140)
     text = shown(Screen(progress("adapters_v2", history(rows), rows[-1]["time"] + 3)), width)
     assert max(map(cell_len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("height", [20, 23, 30, 33, 34, 50])
+def test_the_screen_is_no_higher_than_the_terminal(height: int) -> None:
+    rows = fakerun.metrics(until=140)
+    text = shown(Screen(progress("adapters_v2", history(rows), rows[-1]["time"] + 3), height))
+    assert len(text.splitlines()) <= height
+    assert "1.00 it/s" in text and "140/200" in text
 
 
 def test_the_screen_shows_what_the_last_rows_say() -> None:

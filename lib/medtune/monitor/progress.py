@@ -52,14 +52,14 @@ def progress(run: str, history: History, now: float) -> Progress:
     rows = history.rows
     silent = max(0.0, now - rows[-1]["time"]) if rows else None
     state = _state(history, silent)
-    end = now if state in ("preparing", "running") else (rows[-1]["time"] if rows else now)
+    going = (silent or 0.0) if state in ("preparing", "running") else 0.0
     return Progress(
         run=run,
         state=state,
         note=_note(state, run, history, silent),
         step=history.step,
         total=history.total_steps,
-        elapsed=end - rows[0]["time"] if rows else None,
+        elapsed=_active(rows) + going if rows else None,
         eta=_eta(history, now) if state == "running" else None,
         silent=silent,
         history=history,
@@ -84,6 +84,11 @@ def _patience(history: History) -> float:
     if len(times) < 2:
         return PREPARE_SECONDS
     return max(STALL_SECONDS, STALL_INTERVALS * max(b - a for a, b in pairwise(times)))
+
+
+def _active(rows: tuple[Row, ...]) -> float:
+    """Seconds between the rows, less the pauses that ended with a resume."""
+    return sum(b["time"] - a["time"] for a, b in pairwise(rows) if b.get("name") != "resume")
 
 
 def _stretch(history: History) -> list[Row]:

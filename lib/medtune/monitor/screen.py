@@ -27,26 +27,32 @@ COLOURS = {
 }
 TRAIN, VALID = "steel_blue1", "orange1"
 WIDE = 72  # columns from which the two tables stand side by side
+ROOMY = 34  # lines from which there is room for air and the last events
+TABLES = {True: 8, False: 15}  # lines of the tables side by side, and one below the other
+PLOT = (3, 14)  # fewest and most lines of the plot
 EVENTS_SHOWN = 4
 
 
 class Screen:
-    """The whole screen of one moment, as wide as the console and about as high as ``plot_rows`` + 18 lines."""
+    """The whole screen of one moment, as wide as the console, and no higher than ``height`` lines from 20 on."""
 
-    def __init__(self, now: Progress, plot_rows: int = 9):
+    def __init__(self, now: Progress, height: int = 40):
         self.now = now
-        self.plot_rows = plot_rows
+        self.height = height
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width - 4
+        roomy = self.height >= ROOMY
+        air = [""] if roomy else []
         parts: list[RenderableType] = [_headline(self.now)]
         if self.now.total:
             parts.append(_bar(self.now, width))
         if self.now.history.of("train") or self.now.history.of("valid"):
-            parts += ["", _curves(self.now, width, self.plot_rows), ""]
-            parts.append(_tables(self.now, width))
-        if self.now.history.of("event"):
-            parts += ["", _events(self.now)]
+            rest = 7 + TABLES[width >= WIDE] + (3 + EVENTS_SHOWN if roomy else 0)
+            rows = max(PLOT[0], min(PLOT[1], self.height - rest))
+            parts += [*air, _curves(self.now, width, rows), *air, _tables(self.now, width)]
+        if roomy and self.now.history.of("event"):
+            parts += [*air, _events(self.now)]
         colour = COLOURS[self.now.state]
         title = Text.assemble(("medtune ", "bold"), (self.now.run, "bold cyan"), (f" · {tr(self.now.state)}", colour))
         yield Panel(Group(*parts), title=title, title_align="left", border_style=colour, padding=(0, 1))

@@ -13,7 +13,6 @@ from medtune.monitor.progress import Progress, observe
 from medtune.monitor.screen import Screen, line, summary
 
 INTERVAL = 1.0  # seconds between two looks at the file
-FRAME_ROWS = 22  # lines of the screen beside the plot
 
 Sleep = Callable[[float], None]
 
@@ -22,7 +21,7 @@ def once(run: Path, console: Console) -> None:
     """Print where the run stands now: the screen on a terminal, dense lines elsewhere."""
     now = observe(run, time.time())
     if console.is_terminal:
-        console.print(Screen(now))
+        console.print(_fitted(now, console))
     else:
         print("\n".join(summary(now)))
 
@@ -45,8 +44,8 @@ def _redraw(run: Path, console: Console, sleep: Sleep) -> None:
 
 
 def _fitted(now: Progress, console: Console) -> Screen:
-    """The screen with a plot as high as the terminal leaves room for."""
-    return Screen(now, plot_rows=max(4, min(14, console.height - FRAME_ROWS)))
+    """The screen as high as the terminal, less the line of the cursor."""
+    return Screen(now, console.height - 1)
 
 
 def _print(run: Path, console: Console, sleep: Sleep) -> None:
