@@ -182,7 +182,7 @@ def line(row: Row) -> str:
     if row["kind"] == "checkpoint":
         words += [row.get("file", "")] + ([tr("best")] if row.get("best") else [])
     if row["kind"] == "event":
-        words += [tr(row.get("name", "")), row.get("text") or ""]
+        words += [tr(row.get("name", "").replace("_", " ")), row.get("text") or ""]
     return "  ".join(word for word in words if word)
 
 
