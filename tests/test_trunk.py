@@ -12,17 +12,17 @@ from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
 
 from medtune import adapters, batches, files, training
-from medtune.anatomy import Anatomy
+from medtune.anatomy import Activations, Anatomy
 from medtune.basemodel import Base, find
 from medtune.chat import Chat
+from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.lessons import Lesson
-from medtune.records import Record
 from medtune.schemas import TrainConfig
 from medtune.step import Step
-from medtune.trunk import Activations, Store, Trunk, example_key
+from medtune.trunk import Store, Trunk, example_key
 from tests.workshop import SETTINGS, write_dataset
 
 KINDS = {
@@ -44,15 +44,11 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
 
 
-def records(folder: Path, base: Base) -> list[Record]:
-    write_dataset(folder, base.path)
-    rows = [Record.model_validate(row) for _, row in files.read_jsonl(folder / "train.jsonl")]
-    return [record for record in rows if record.label == 1]
-
-
 def items(base: Base, folder: Path) -> tuple[Chat, list[Lesson]]:
-    chat = Chat(base)
-    examples = [chat.encode(record, folder) for record in records(folder, base)]
+    """Right answers as plain lessons."""
+    chat, dataset = Chat(base), Dataset.open(write_dataset(folder, base.path))
+    records = [record for record in dataset.split("train") if record.label == 1]
+    examples = [chat.encode(record, dataset.root) for record in records]
     return chat, [Lesson(example, example.weights) for example in examples]
 
 
@@ -122,7 +118,7 @@ def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_p
     anatomy, step = fresh(base, settings)
     live = Feed(weighted, Trunk(anatomy, chat, step.first))
     store = training.open_store(base, anatomy, step.first)
-    training.fill_store(store, base, chat, step.first, [item.example for item in weighted])
+    training.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
     cached = Feed(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
     for chosen in ([0, 1, 2], images, [3, images[0]]):
@@ -173,9 +169,9 @@ def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
     anatomy = Anatomy.of(base.load())
     store = training.open_store(base, anatomy, 2)
     examples = [item.example for item in weighted]
-    training.fill_store(store, base, chat, 2, examples[:5])
+    training.fill_store(store, base, chat, 2, 99, examples[:5])
     assert len(store.missing(examples)) == len(examples) - 5
-    training.fill_store(store, base, chat, 2, examples)
+    training.fill_store(store, base, chat, 2, 99, examples)
     again = training.open_store(base, anatomy, 2)
     assert again.missing(examples) == []
     other = find(str(moe_twin))
@@ -202,7 +198,7 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
     store = training.open_store(base, Anatomy.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
-        training.fill_store(store, base, chat, 2, [item.example for item in weighted])
+        training.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
     assert not store.folder.exists() or not list(store.folder.iterdir())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ import yaml
 from PIL import Image
 
 from medtune import files
-from medtune.basemodel import find
-from medtune.receipt import Receipt
 from medtune.records import Message, Record, Span
+from tools import prepare_data
 
 SETTINGS: dict[str, Any] = {
     "seed": 0,
@@ -83,23 +84,26 @@ def question(index: int, rng: random.Random, folder: Path) -> Record:
 
 
 def write_dataset(folder: Path, model: Path, count: int = 42) -> Path:
-    """A prepared data set of ``count`` records as prepare_data would leave it."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    rng, base = random.Random(0), find(str(model))
-    records = [question(index, rng, folder) for index in range(count)]
-    right = [record for record in records if record.label == 1]
-    splits = {"valid": right[::5], "test": right[1::5]}
-    held_out = {record.id for part in splits.values() for record in part}
-    splits["train"] = [record for record in records if record.id not in held_out]
-    for name, part in splits.items():
-        files.write_jsonl(folder / f"{name}.jsonl", (record.to_json() for record in part))
-    manifest = Receipt(
-        stage="manifest",
-        config={"system_prompt": ""},
-        overrides=[],
-        inputs={},
-        outputs={f"{name}.jsonl": files.sha256(folder / f"{name}.jsonl") for name in splits},
-        results={"tokenizer": {"hash": base.tokenizer_hash}, "processor": {"hash": base.processor_hash}},
-    )
-    files.write_json(folder / "manifest.json", vars(manifest))
-    return folder
+    """A data set of ``count`` records, prepared by the tool."""
+    raw = folder / "raw"
+    (raw / "images").mkdir(parents=True)
+    rng = random.Random(0)
+    files.write_jsonl(raw / "records.jsonl", (question(index, rng, raw).to_json() for index in range(count)))
+    settings = {
+        "tokenizer": str(model),
+        "sources": [],
+        "system_prompt": "",
+        "max_seq_length": 512,
+        "max_image_edge": 256,
+        "valid_fraction": 0.2,
+        "test_fraction": 0.2,
+        "seed": 0,
+        "privacy": "off",
+        "dedup": "off",
+    }
+    (raw / "data.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    out = folder / "dataset"
+    arguments = [str(raw / "records.jsonl"), "--config", str(raw / "data.yaml"), "--out", str(out)]
+    with redirect_stdout(StringIO()):
+        prepare_data.main(arguments)
+    return out

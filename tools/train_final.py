@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medtune import cli, config, engine, files, receipt
+from rich import console
+
+from medtune import cli, config, engine, files, planner, receipt
 from medtune.basemodel import find
 from medtune.dataset import Dataset
 from medtune.i18n import tr
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
-        show_plan(settings, args.data)
+        console.Console().print(planner.for_run(settings, args.data, args.out).render())
         return
     dataset = Dataset.open(args.data)
     base = find(settings.base_model)

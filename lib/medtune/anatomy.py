@@ -1,31 +1,55 @@
-"""Where a supported model keeps its parts: one place that knows the attribute names of the model classes."""
+"""Where a supported model keeps its parts: one place that knows the attribute names of the model classes.
+
+Shapes: B sequences, T tokens, D hidden size, K deepstack levels, N images, V vocabulary.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from medtune.errors import UserError
+from medtune.i18n import tr
 
-SUPPORTED = ("qwen3_vl", "qwen3_vl_moe")
+VISION = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2_vl")  # classes of mlx-vlm
+TEXT = ("qwen3", "qwen3_moe", "qwen2", "llama")  # classes of mlx-lm
 
 
-@dataclass(frozen=True)
+class Activations(NamedTuple):
+    """What enters a decoder layer: h (B, T, D), positions (3, B, T) int32, deepstack (K, B, T, D) or None."""
+
+    h: mx.array
+    positions: mx.array
+    deepstack: mx.array | None
+
+    def frozen(self) -> Activations:
+        """The same, without a way for gradients to what made them."""
+        deepstack = None if self.deepstack is None else mx.stop_gradient(self.deepstack)
+        return Activations(mx.stop_gradient(self.h), self.positions, deepstack)
+
+
 class Anatomy:
-    """The parts of one loaded model."""
+    """The parts of one loaded vision-language model."""
 
-    model: Any
+    layers_path = "language_model.model.layers"
 
-    @classmethod
-    def of(cls, model: nn.Module) -> Anatomy:
-        """Anatomy of an mlx-vlm model; a UserError names the supported types where it is another one."""
-        kind = model.config.model_type
-        if kind not in SUPPORTED:
-            raise UserError(f"model type {kind}: not supported; choose one of {', '.join(SUPPORTED)}")
-        return cls(model)
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @staticmethod
+    def of(model: nn.Module) -> Anatomy:
+        """Anatomy of a loaded model; a UserError names the supported types where it is another one."""
+        kind = getattr(model, "model_type", None) or model.config.model_type
+        if kind in TEXT and hasattr(model, "model"):
+            return TextAnatomy(model)
+        if kind in VISION or getattr(getattr(model, "config", None), "model_type", None) in VISION:
+            return Anatomy(model)
+        raise UserError(
+            tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=", ".join(VISION + TEXT))
+        )
 
     @property
     def decoder(self) -> Any:
@@ -33,61 +57,126 @@ class Anatomy:
         return self.model.language_model.model
 
     @property
+    def head(self) -> Any:
+        """The module that owns ``lm_head`` where it is not tied."""
+        return self.model.language_model
+
+    @property
     def layers(self) -> list[Any]:
         """The decoder layers, lowest first."""
         return self.decoder.layers
 
     @property
-    def layers_path(self) -> str:
-        """Full name of the list of decoder layers."""
-        return "language_model.model.layers"
-
-    @property
     def hidden_size(self) -> int:
         """Width of the residual stream."""
-        return int(self.model.config.text_config.hidden_size)
+        return int(self.decoder.args.hidden_size)
 
     @property
     def deepstack_levels(self) -> int:
         """How many of the first decoder layers get visual features added after them."""
         return len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()))
 
-    def drop(self, first: int, last: int) -> None:
-        """Free the decoder layers first..last-1; the model cannot run them any more."""
-        for index in range(first, last):
-            self.layers[index] = None
-        mx.clear_cache()
+    def embed(self, tokens: mx.array, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
+        """Embeddings of tokens (B, T) with the images in their places; patches of all images and grids (N, 3)."""
+        features = self.model.get_input_embeddings(
+            tokens,
+            None if pixels is None else mx.array(pixels),
+            image_grid_thw=None if grids is None else mx.array(grids),
+        )
+        positions = features.position_ids
+        if positions.ndim == 2:  # text only: the three rotary axes agree
+            positions = mx.broadcast_to(positions[None], (3, *positions.shape))
+        levels = getattr(features, "deepstack_visual_embeds", None)
+        deepstack = None if levels is None else _dense(levels, features.visual_pos_masks, features.inputs_embeds)
+        return Activations(features.inputs_embeds, positions.astype(mx.int32), deepstack)
 
-    def run(
-        self,
-        first: int,
-        last: int,
-        h: mx.array,
-        positions: mx.array,
-        deepstack: mx.array | None,
-        checkpoint: bool = False,
-    ) -> mx.array:
-        """Decoder layers first..last-1 on h (B, T, D).
+    def run(self, first: int, last: int, inputs: Activations, checkpoint: bool = False) -> mx.array:
+        """Decoder layers first..last-1 -> h (B, T, D).
 
-        positions (3, B, T) int32; deepstack (K, B, T, D) or None: what is added after layer k < K, zero where there
-        is no image. Right padding is safe: attention is causal. With ``checkpoint`` a layer's inner activations are
-        computed again in the backward pass instead of being kept.
+        Level k of deepstack is added after layer k. Right padding is safe: attention is causal. With ``checkpoint``
+        a layer's inner activations are computed again in the backward pass instead of being kept.
         """
+        h = inputs.h
         if first == last:
             return h
-        rotary = self.layers[first].self_attn.rotary_emb
-        embeddings = None if rotary.fused_apply else rotary(h, positions)
+        arguments = self._arguments(self.layers[first], inputs)
         for index in range(first, last):
             layer = nn.utils.checkpoint(self.layers[index]) if checkpoint else self.layers[index]
-            h = layer(h, "causal", None, positions, embeddings)
-            if deepstack is not None and index < deepstack.shape[0]:
-                h = h + deepstack[index]
+            h = layer(h, "causal", None, *arguments)
+            if inputs.deepstack is not None and index < inputs.deepstack.shape[0]:
+                h = h + inputs.deepstack[index]
         return h
+
+    def _arguments(self, layer: Any, inputs: Activations) -> tuple[Any, ...]:
+        """What a decoder layer takes after h, mask and cache: positions, and their embedding computed once."""
+        rotary = layer.self_attn.rotary_emb
+        return inputs.positions, None if rotary.fused_apply else rotary(inputs.h, inputs.positions)
 
     def logits(self, h: mx.array) -> mx.array:
         """Final norm and head on rows h (..., D) -> (..., V)."""
         h = self.decoder.norm(h)
-        language = self.model.language_model
-        if language.args.tie_word_embeddings:
-            return self.decoder.embed_tokens.as_linear(h)
-        return language.lm_head(h)
+        return self.decoder.embed_tokens.as_linear(h) if self.tied else self.head.lm_head(h)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding."""
+        return bool(self.head.args.tie_word_embeddings)
+
+    def drop(self, first: int, last: int) -> None:
+        """Free the decoder layers first..last-1; the model cannot run them any more."""
+        for index in range(first, last):
+            self.layers[index] = nn.Module()
+        mx.clear_cache()
+
+    def keep_from(self, first: int) -> None:
+        """Free everything that decoder layers ``first`` and above, norm and head do not need."""
+        self.drop(0, first)
+        if getattr(self.model, "vision_tower", None) is not None:
+            self.model.vision_tower = nn.Module()
+        if not self.tied:
+            self.decoder.embed_tokens = nn.Module()
+        mx.clear_cache()
+
+
+class TextAnatomy(Anatomy):
+    """The parts of a text-only model of mlx-lm."""
+
+    layers_path = "model.layers"
+
+    @property
+    def decoder(self) -> Any:
+        """The module that owns ``embed_tokens``, ``layers`` and ``norm``."""
+        return self.model.model
+
+    @property
+    def head(self) -> Any:
+        """The model itself."""
+        return self.model
+
+    @property
+    def deepstack_levels(self) -> int:
+        """None: there are no images."""
+        return 0
+
+    def embed(self, tokens: mx.array, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
+        """Embeddings of tokens (B, T); an image is a UserError."""
+        if pixels is not None:
+            raise UserError(tr("{kind}: a text-only model cannot learn from images", kind=self.model.model_type))
+        positions = mx.broadcast_to(mx.arange(tokens.shape[1], dtype=mx.int32), (3, *tokens.shape))
+        return Activations(self.decoder.embed_tokens(tokens), positions, None)
+
+    def _arguments(self, layer: Any, inputs: Activations) -> tuple[Any, ...]:
+        if getattr(layer, "use_sliding", False):
+            raise UserError(tr("{kind}: sliding-window attention is not supported", kind=self.model.model_type))
+        return ()
+
+
+def _dense(levels: Any, mask: mx.array, like: mx.array) -> mx.array:
+    """Deepstack levels, each (visual tokens, D), spread over the sequence: (K, B, T, D), zero without an image."""
+    rows = mx.array(np.flatnonzero(np.array(mask)), mx.uint32)
+    dense = []
+    for level in levels:
+        flat = mx.zeros((like.shape[0] * like.shape[1], like.shape[2]), like.dtype)
+        flat[rows] = level.astype(like.dtype)
+        dense.append(flat.reshape(like.shape))
+    return mx.stack(dense)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from medtune import files
@@ -136,19 +137,33 @@ class Base:
         """config.json's quantization (bits, group_size, per-layer settings), None for a float model."""
         return self.config.get("quantization") or self.config.get("quantization_config")
 
-    def processor(self) -> Any:
-        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``."""
-        from mlx_vlm.utils import load_processor
+    @property
+    def sees(self) -> bool:
+        """Whether it has a vision tower; LM Studio tells by the same key."""
+        return "vision_config" in self.config
 
-        return load_processor(self.path, add_detokenizer=False)
+    def processor(self) -> Any:
+        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
+        if self.sees:
+            from mlx_vlm.utils import load_processor
+
+            return load_processor(self.path, add_detokenizer=False)
+        from transformers import AutoTokenizer
+
+        return SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(self.path), image_processor=None)
 
     def load(self) -> nn.Module:
         """The model, lazily loaded, in inference mode, in the dtype this machine computes in."""
-        from mlx_vlm.utils import load_model
-
         from medtune import engine
 
-        model = load_model(self.path, lazy=True)
+        if self.sees:
+            from mlx_vlm.utils import load_model
+
+            model = load_model(self.path, lazy=True)
+        else:
+            from mlx_lm.utils import load_model as load_text_model
+
+            model, _ = load_text_model(self.path, lazy=True)
         dtype = engine.compute_dtype()
         if dtype is not None:
             model.set_dtype(dtype)

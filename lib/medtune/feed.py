@@ -12,11 +12,12 @@ import mlx.core as mx
 import numpy as np
 
 from medtune import batches
+from medtune.anatomy import Activations
 from medtune.chat import Example
 from medtune.lessons import Lesson
 from medtune.objective import Rows
 from medtune.records import DIMENSIONS
-from medtune.trunk import Activations, Store, Stored, Trunk, example_key
+from medtune.trunk import Store, Stored, Trunk, example_key
 
 ROW_BUCKET = 64  # the number of supervised rows is padded to a multiple: few shapes to compile
 

@@ -11,9 +11,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_map, tree_map_with_path
+from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 
-from medtune.anatomy import Anatomy
+from medtune.anatomy import Activations, Anatomy
 from medtune.feed import Inputs, MicroBatch
 from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
 from medtune.records import DIMENSIONS
@@ -102,7 +102,19 @@ class Step:
             if len(micro) > 1:
                 mx.eval(total)  # frees this micro-batch's activations
         assert total is not None
+        if self.checkpoint:
+            self._evaluate_downwards(total[2])
         return total
+
+    def _evaluate_downwards(self, gradients: Any) -> None:
+        """Evaluate the last layer's gradients first, so that each layer's recomputed activations are freed in turn.
+
+        In the order of the tree, MLX would go down to the lowest layer at once and keep them all.
+        """
+        depth = len(self.anatomy.layers)
+        flat = tree_flatten(gradients)
+        for index in reversed(range(self.first, depth)):
+            mx.eval([value for name, value in flat if f".layers.{index}." in name])
 
     def gradient_norms(self, micro: Sequence[MicroBatch]) -> list[float]:
         """Norm of the gradient that each dimension alone would give on these micro-batches."""
@@ -133,9 +145,8 @@ class Step:
 
     def _row_log_probs(self, inputs: Inputs, rows: Rows) -> mx.array:
         """log p of each row's target (S,)."""
-        h, positions, deepstack = inputs if isinstance(inputs, tuple) else inputs()
-        depth = len(self.anatomy.layers)
-        h = self.anatomy.run(self.first, depth, h, positions, deepstack, checkpoint=self.checkpoint)
+        below = Activations(*inputs) if isinstance(inputs, tuple) else inputs()
+        h = self.anatomy.run(self.first, len(self.anatomy.layers), below, self.checkpoint)
         return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.anatomy.logits)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from medtune import adapters, batches, files, lessons, trainer
+from medtune import adapters, batches, files, lessons, planner, trainer
 from medtune.anatomy import Anatomy
 from medtune.basemodel import Base
 from medtune.chat import Chat, Example
@@ -22,6 +22,7 @@ from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.i18n import tr
 from medtune.lessons import Lesson, Lessons
+from medtune.planner import Plan
 from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
 from medtune.records import Record
@@ -32,7 +33,6 @@ from medtune.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
 KTO_MICRO_BATCH = 4
-STREAM_LAYERS = 4  # decoder layers in memory at a time where the whole trunk does not fit
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def below(config: TrainConfig) -> bool:
     return config.lora.vision or config.lora.merger
 
 
-def use_cache(config: TrainConfig, store: Store, examples: Sequence[Example]) -> bool:
-    """Whether the trunk's activations go to disk: as told, or where examples are seen more than once and fit."""
+def check_cache(config: TrainConfig) -> None:
+    """Refuse a cache of what is different at every step."""
     changing = [name for name in ("neftune", "vision", "merger") if getattr(config.lora, name)]
     if changing and config.trunk_cache == "on":
         raise UserError(
@@ -134,12 +134,6 @@ def use_cache(config: TrainConfig, store: Store, examples: Sequence[Example]) ->
                 name=changing[0],
             )
         )
-    if changing or config.trunk_cache == "off":
-        return False
-    if config.trunk_cache == "on":
-        return True
-    seen = config.iters * config.batch_size
-    return seen > len(examples) and store.bytes_for(examples) < 0.5 * files.free_bytes(store.folder)
 
 
 def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
@@ -156,8 +150,11 @@ def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
     return Store(CACHE / key[:16], layout)
 
 
-def fill_store(store: Store, base: Base, chat: Chat, first: int, examples: Sequence[Example]) -> None:
-    """Run the trunk over the examples that are not stored yet, with a model of its own that is dropped afterwards."""
+def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, examples: Sequence[Example]) -> None:
+    """Run the trunk over the examples that are not stored yet, with a model of its own that is dropped afterwards.
+
+    ``group`` decoder layers are in memory at a time.
+    """
     missing = store.missing(examples)
     if not missing:
         print(tr("trunk cache: all {n} examples are there ({folder})", n=len(examples), folder=store.folder))
@@ -165,9 +162,7 @@ def fill_store(store: Store, base: Base, chat: Chat, first: int, examples: Seque
     size = files.megabytes(store.check_disk(missing))
     print(tr("trunk cache: {n} examples, {size} in {folder}", n=len(missing), size=size, folder=store.folder))
     trunk = Trunk(Anatomy.of(base.load()), chat, first)
-    group = first if _fits(base) else STREAM_LAYERS
-    passes = len(trunk.cuts(group))
-    total = passes * sum(len(example.tokens) for example in missing)
+    total = len(trunk.cuts(group)) * sum(len(example.tokens) for example in missing)
     with progress(tr("trunk"), total, "tok") as bar:
         done = 0
 
@@ -177,14 +172,6 @@ def fill_store(store: Store, base: Base, chat: Chat, first: int, examples: Seque
             bar.update(done, "")
 
         store.fill(trunk, missing, group, tick)
-
-
-def _fits(base: Base) -> bool:
-    """Whether all weights together take at most half of this machine's memory."""
-    from medtune.receipt import machine
-
-    weights = sum(shard.stat().st_size for shard in base.path.glob("*.safetensors"))
-    return weights < 0.5 * machine()["memory_gb"] * 2**30
 
 
 @dataclass(frozen=True)
@@ -211,24 +198,20 @@ class Job:
 def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Job:
     """Everything from the encoded records to the attached adapters."""
     check_kto(config)
+    check_cache(config)
     check_same_files(dataset, base)
+    plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
     first = first_adapted(anatomy, config)
-    store = open_store(base, anatomy, first)
-    cached = use_cache(config, store, material.examples)
-    started = time.perf_counter()
-    if cached:
-        fill_store(store, base, chat, first, material.examples)
-    trunk_seconds = round(time.perf_counter() - started, 2)
     mx.random.seed(config.seed)
     adapter = adapters.attach(anatomy.model, config.lora)
     census = adapters.census(anatomy.model)
-    source = store if cached else Trunk(anatomy, chat, first, config.lora.neftune)
-    feeds = Feed(material.train.items, source, below(config)), Feed(material.valid, source, below(config))
+    source, trunk = _source(plan, base, anatomy, chat, first, material)
+    feeds = [Feed(part, source, below(config)) for part in (material.train.items, material.valid)]
     compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
-    step = Step(anatomy, first, config, compiled=compiled, checkpoint=config.grad_checkpoint == "on")
+    step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint)
     for feed in feeds:
         trainer.references(step, feed, config.batch_size)
     order = batches.plan(
@@ -240,7 +223,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
         config.seed,
     )
     facts = {
-        "base_model": _base_facts(base, anatomy),
+        "base_model": _base_facts(base, anatomy, sum(plan.parameters.values())),
         "dataset": {"path": str(dataset.root), "hash": dataset.hash},
         "template_hash": base.template_hash,
         "system_prompt": dataset.manifest.config.get("system_prompt", ""),
@@ -248,7 +231,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
             "rank": config.lora.rank,
             "alpha": config.lora.alpha,
             "scale": adapter.scale,
-            "num_layers": len(anatomy.layers) - first,
+            "num_layers": len(anatomy.layers) if config.lora.num_layers == -1 else config.lora.num_layers,
             "keys": list(adapter.keys),
             "trainable_parameters": sum(census.values()),
             "census": census,
@@ -256,10 +239,28 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
         "epochs": round(config.iters * config.batch_size / material.train.drawn, 3),
         "unused_records": material.train.unused,
         "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
-        "trunk_seconds": trunk_seconds,
-        "trunk": {"used": cached, "layers": first, "bytes": store.bytes_for(material.examples) if cached else 0},
+        **trunk,
     }
-    return Job(trainer.Trainer(step, adapter, config, run, feeds, order, fingerprint(dataset, base, config)), facts)
+    return Job(
+        trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config)),
+        facts,
+    )
+
+
+def _source(
+    plan: Plan, base: Base, anatomy: Anatomy, chat: Chat, first: int, material: Material
+) -> tuple[Store | Trunk, dict[str, Any]]:
+    """Where activations come from: the filled store, the model cut down to its top; or the trunk, run live."""
+    facts: dict[str, Any] = {"trunk_seconds": 0.0, "trunk": {"used": False, "layers": first, "bytes": 0}}
+    store = open_store(base, anatomy, first)
+    if not plan.cached:
+        return Trunk(anatomy, chat, first, plan.train.lora.neftune), facts
+    started = time.perf_counter()
+    fill_store(store, base, chat, first, plan.group, material.examples)
+    anatomy.keep_from(first)
+    facts["trunk_seconds"] = round(time.perf_counter() - started, 2)
+    facts["trunk"] |= {"used": True, "bytes": store.bytes_for(material.examples)}
+    return store, facts
 
 
 def _compiles() -> bool:
@@ -267,15 +268,14 @@ def _compiles() -> bool:
     return mx.default_device().type != mx.DeviceType.cpu
 
 
-def _base_facts(base: Base, anatomy: Anatomy) -> dict[str, Any]:
-    parameters = tree_flatten(anatomy.model.parameters())
+def _base_facts(base: Base, anatomy: Anatomy, parameters: int) -> dict[str, Any]:
     return {
         "name": base.name,
         "hash": base.weights_hash,
         "model_type": base.config["model_type"],
         "layers": len(anatomy.layers),
         "hidden": anatomy.hidden_size,
-        "parameters": sum(v.size for k, v in parameters if "lora_" not in k),
+        "parameters": parameters,
         "quantization": base.quantization,
         "dtype": str(base.config.get("dtype") or base.config.get("torch_dtype") or ""),
     }

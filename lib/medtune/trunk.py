@@ -16,32 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from medtune import batches, files
-from medtune.anatomy import Anatomy
+from medtune.anatomy import Activations, Anatomy
 from medtune.chat import Chat, Example
 from medtune.errors import UserError
 from medtune.i18n import tr
 
 PASS_TOKENS = 4096  # of one trunk batch
 PART_INDEX = "index.json"
-
-
-class Activations(NamedTuple):
-    """What enters the first adapted layer: h (B, T, D), positions (3, B, T) int32, deepstack (K, B, T, D) or None."""
-
-    h: mx.array
-    positions: mx.array
-    deepstack: mx.array | None
-
-    def frozen(self) -> Activations:
-        """The same, without a way for gradients to what made them."""
-        deepstack = None if self.deepstack is None else mx.stop_gradient(self.deepstack)
-        return Activations(mx.stop_gradient(self.h), self.positions, deepstack)
 
 
 class Trunk:
@@ -61,24 +47,13 @@ class Trunk:
         h = inputs.h
         if self.neftune and self.anatomy.model.training:
             h = h + neftune_noise(h.shape, self.neftune).astype(h.dtype)
-        h = self.anatomy.run(0, self.first, h, inputs.positions, inputs.deepstack)
+        h = self.anatomy.run(0, self.first, inputs._replace(h=h))
         return Activations(h, inputs.positions, _above(inputs.deepstack, self.first))
 
     def embed(self, examples: Sequence[Example]) -> Activations:
         """Embeddings with the images in place, positions and all deepstack levels of a batch."""
-        model = self.anatomy.model
         tokens = mx.array(batches.token_matrix(examples))
-        pixels, grids = _joined([self.chat.pixels(example) for example in examples])
-        features = model.get_input_embeddings(
-            tokens,
-            None if pixels is None else mx.array(pixels),
-            image_grid_thw=None if grids is None else mx.array(grids),
-        )
-        positions = features.position_ids
-        if positions.ndim == 2:  # text only: the three rotary axes agree
-            positions = mx.broadcast_to(positions[None], (3, *positions.shape))
-        deepstack = _dense(features.deepstack_visual_embeds, features.visual_pos_masks, features.inputs_embeds)
-        return Activations(features.inputs_embeds, positions.astype(mx.int32), deepstack)
+        return self.anatomy.embed(tokens, *_joined([self.chat.pixels(example) for example in examples]))
 
 
 def neftune_noise(shape: Sequence[int], alpha: float) -> mx.array:
@@ -94,19 +69,6 @@ def _joined(
     patches = [pixels for pixels, _ in pairs if pixels is not None]
     grids = [grid for _, grid in pairs if grid is not None]
     return (np.concatenate(patches), np.concatenate(grids)) if patches else (None, None)
-
-
-def _dense(levels: Any, mask: mx.array | None, like: mx.array) -> mx.array | None:
-    """Deepstack levels (K, V, D) spread over the sequence: (K, B, T, D), zero where there is no image."""
-    if levels is None or mask is None:
-        return None
-    rows = mx.array(np.flatnonzero(np.array(mask)), mx.uint32)
-    dense = []
-    for level in levels:
-        flat = mx.zeros((like.shape[0] * like.shape[1], like.shape[2]), like.dtype)
-        flat[rows] = level.astype(like.dtype)
-        dense.append(flat.reshape(like.shape))
-    return mx.stack(dense)
 
 
 def _above(deepstack: mx.array | None, first: int) -> mx.array | None:
@@ -283,7 +245,7 @@ class _Part:
         else:
             width = batches.padded(max(place["length"] for place in places))
             inputs = _gather([(self, place) for place in places], self.layout, width).to_mlx()
-        bits = self.layout.to_bits(trunk.anatomy.run(start, end, inputs.h, inputs.positions, inputs.deepstack))
+        bits = self.layout.to_bits(trunk.anatomy.run(start, end, inputs))
         positions = np.array(inputs.positions, copy=False)
         for row, place in enumerate(places):
             span = slice(place["row"], place["row"] + place["length"])
