@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from medtune import cli, files, items
+from medtune.dataset import Dataset
 from medtune.receipt import Receipt
 from tests.deployed import write_run
 from tests.workshop import SETTINGS, write_dataset
@@ -30,9 +31,9 @@ EVAL: dict[str, Any] = {
 def workplace(tmp_path_factory: pytest.TempPathFactory, dense_twin: Path, root: Path) -> Path:
     """A folder with data, a run on the twin, the bench and eval.yaml."""
     folder = tmp_path_factory.mktemp("evaluation")
-    write_dataset(folder / "data", dense_twin)
+    shutil.copytree(write_dataset(folder / "made", dense_twin), folder / "data")
     write_run(folder / "run", dense_twin, size=0.5)
-    dataset = {"path": "data", "hash": files.hash_of(files.read_json(folder / "data/manifest.json")["outputs"])}
+    dataset = {"path": "data", "hash": Dataset.open(folder / "data").hash}
     receipt = files.read_json(folder / "run/training.json")
     receipt["results"]["dataset"] = dataset
     receipt["config"] = SETTINGS
@@ -238,8 +239,6 @@ def test_the_recommended_references_satisfy_all_their_own_checks(root: Path) -> 
 
 
 def test_items_are_drawn_by_seed_and_each_prompt_is_asked_once(place: Path) -> None:
-    from medtune.dataset import Dataset
-
     dataset = Dataset.open(place / "data")
     everything = items.of_test(dataset, None, 0)
     assert len({(item.prompt, item.images) for item in everything}) == len(everything)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class Dialogue:
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""
+        if not path.is_file():
+            raise UserError(tr("{path}: no such file", path=path))
         try:
             with Image.open(path) as image:
                 image.verify()
@@ -71,6 +74,8 @@ def once(dialogue: Dialogue, prompt: str) -> None:
 
 def converse(dialogue: Dialogue) -> None:
     """Talk until /quit or the end of input; Ctrl-C stops an answer, not the program."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # input() edits lines with it
     print(tr("Not a doctor: for information only. In an emergency call 120."))
     print(tr("/image PATH  /reset  /system TEXT  /base (adapter off or on)  /quit"))
     while True:

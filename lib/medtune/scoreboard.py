@@ -62,7 +62,7 @@ def _cells(numbers: Numbers, p: float) -> list[RenderableType]:
 def _kinds(checks: dict[str, Numbers]) -> Table:
     table = Table(title=tr("Checks fully passed"), title_justify="left")
     table.add_column(tr("check"))
-    for name in ("checks made", "baseline", "tuned", "95 % interval", "unreadable"):
+    for name in ("times", "baseline", "tuned", "95 % interval", "unreadable"):
         table.add_column(tr(name), justify="right", no_wrap=True)
     for kind, numbers in checks.items():
         n, passed = numbers["n"], numbers["passed"]
