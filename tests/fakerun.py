@@ -180,6 +180,7 @@ def training(run: Path, data: Path) -> dict[str, Any]:
             "effective": {"accuracy": 0.694, "warmth": 0.243, "vision": 0.063},
             "measured": {"accuracy": 0.671, "warmth": 0.262, "vision": 0.067},
         },
+        "reward_margin": 0.412,
         "gradient_share": {"accuracy": 0.61, "warmth": 0.28, "vision": 0.11},
         "tokens": 504_000,
         "supervised_tokens": 251_000,
