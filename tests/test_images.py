@@ -40,13 +40,15 @@ def test_exif_rotation_is_applied_and_no_metadata_survives(tmp_path: Path) -> No
     exif = Image.Exif()
     exif[0x0112] = 6  # shown rotated by 90 degrees clockwise
     exif[0x010F] = "a camera's name"
-    (tmp_path / "a.jpg").write_bytes(encoded(two_colours(), "JPEG", exif=exif, quality=95))
+    (tmp_path / "a.jpg").write_bytes(
+        encoded(two_colours(), "JPEG", exif=exif, icc_profile=b"a scanner's profile", quality=95)
+    )
     path = stored(ImageStore(tmp_path / "out", 512), tmp_path / "a.jpg")
     with Image.open(path) as image:
         assert image.size == (20, 40) and not image.getexif() and not image.info
         top = image.getpixel((10, 5))
         assert isinstance(top, tuple) and top[0] > 200 > top[2]
-    assert b"camera" not in path.read_bytes()
+    assert b"camera" not in path.read_bytes() and b"scanner" not in path.read_bytes()
 
 
 def test_the_long_edge_is_scaled_down_and_small_images_are_left_alone() -> None:
@@ -121,6 +123,15 @@ def test_a_missing_file_and_a_web_address_have_their_own_reasons(tmp_path: Path)
     with pytest.raises(Rejected) as fault:
         locate("https://example.org/a.png", [tmp_path])
     assert fault.value.reason == "image_url"
+
+
+def test_base64_without_its_prefix_is_a_missing_file_and_no_crash(tmp_path: Path) -> None:
+    store = ImageStore(tmp_path / "out", 512)
+    picture = locate("iVBORw0KGgo" * 1000, [tmp_path])
+    store.add([picture])
+    with pytest.raises(Rejected) as fault:
+        store.get(picture)
+    assert fault.value.reason == "image_missing"
 
 
 def test_images_are_found_beside_the_file_in_the_source_folder_or_in_images(tmp_path: Path) -> None:

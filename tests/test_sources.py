@@ -9,6 +9,7 @@ import pytest
 
 from medtune import sources
 from medtune.errors import UserError
+from medtune.schemas import Source
 
 ROWS = [{"id": 1, "text": "血压"}, {"id": 2, "text": "体温\n38.5"}, {"id": 3, "list": [1, {"a": "]["}]}]
 
@@ -58,6 +59,13 @@ def test_an_array_that_just_ends_is_refused(tmp_path: Path) -> None:
     path.write_text('[{"id": 1}, {"id": 2}', encoding="utf-8")
     with pytest.raises(UserError, match=r"a\.json:1: not JSON"):
         read(path)
+
+
+def test_one_object_over_many_lines_is_not_mistaken_for_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"annotations": ROWS}, indent=1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"a\.json: neither one JSON value on each line nor one array"):
+        sources.open_sources([Source(path=str(path))], tmp_path / "out")
 
 
 def test_a_file_that_is_no_text_and_an_empty_one_are_refused(tmp_path: Path) -> None:

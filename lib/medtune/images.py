@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import io
 import json
+import os
 import struct
 import zlib
 from collections.abc import Container, Iterable, Sequence
@@ -27,6 +28,7 @@ from medtune.drafts import Rejected
 
 FOLDER = "images"
 INDEX = ".index.jsonl"
+THREADS = min(os.cpu_count() or 1, 8)  # a photo of 12 megapixels takes some 100 MB while it is prepared
 MAX_RATIO = 200  # of the edges; Qwen's smart_resize refuses more
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # X-rays: 16-bit and float grey
 BROKEN = (
@@ -82,7 +84,7 @@ class ImageStore:
     def add(self, pictures: Iterable[Picture]) -> None:
         """Store these pictures, several at once."""
         new = {picture.key: picture for picture in pictures if picture.key not in self.used}
-        with ThreadPoolExecutor() as threads:  # Pillow decodes and encodes outside the interpreter lock
+        with ThreadPoolExecutor(THREADS) as threads:  # Pillow decodes and encodes outside the interpreter lock
             self.used.update(zip(new, threads.map(self._store, new.values()), strict=True))
 
     def get(self, picture: Picture) -> Stored:
@@ -138,7 +140,7 @@ def locate(reference: str, folders: Sequence[Path]) -> Picture:
         return Picture(reference, None)
     inside = Path(unquote(urlsplit(reference).path) if scheme.startswith("file:") else reference).expanduser()
     places = [place for folder in folders for place in (folder / inside, folder / FOLDER / inside)]
-    return Picture(reference, next((place for place in places if place.is_file()), places[0]))
+    return Picture(reference, next((place for place in places if _state(place)), places[0]))
 
 
 def upright_rgb(data: bytes, max_edge: int) -> Image.Image:
@@ -150,8 +152,8 @@ def upright_rgb(data: bytes, max_edge: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
-            image = ImageOps.exif_transpose(opened)
-            image = _rgb(image)
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _rgb(opened)
     except BROKEN as error:
         raise Rejected("image_broken", f"{type(error).__name__}: {error}") from None
     if max(image.size) > MAX_RATIO * min(image.size):
@@ -160,6 +162,7 @@ def upright_rgb(data: bytes, max_edge: int) -> Image.Image:
         )
     if max(image.size) > max_edge:
         image.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
+    image.info.clear()  # Pillow would write a colour profile, and what it says of the device, back to the file
     return image
 
 
@@ -171,7 +174,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -199,9 +202,10 @@ def _read_index(root: Path, max_edge: int) -> list[Stored]:
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:
+    """Size and time of a file; None where there is none, or where the name cannot be one."""
     try:
-        found = path.stat() if path else None
-    except OSError:
+        found = path.stat() if path and path.is_file() else None
+    except OSError:  # too long a name: base64 without its data: prefix
         return None
     return (found.st_size, found.st_mtime_ns) if found else None
 

@@ -71,9 +71,13 @@ def _open(file: Path, path: Path, source: Source) -> SourceFile:
     name = f"{path.resolve().name}/{name}" if path.is_dir() else name
     if source.layout != "auto":
         return SourceFile(file, name, folder, source, layouts.named(source.layout))
-    sample = [row.value for row in islice(rows(file), layouts.SAMPLE)]
+    sample = list(islice(rows(file), layouts.SAMPLE))
+    if sample and all(row.fault for row in sample):
+        raise UserError(
+            tr("{path}: neither one JSON value on each line nor one array ({fault})", path=file, fault=sample[0].fault)
+        )
     try:
-        return SourceFile(file, name, folder, source, layouts.detect(sample))
+        return SourceFile(file, name, folder, source, layouts.detect([row.value for row in sample]))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
