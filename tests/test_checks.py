@@ -313,6 +313,26 @@ def test_overlap_counts_characters_words_and_numbers() -> None:
     assert score("overlap", "你好", reference="血压140") == 0
 
 
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("白细胞正常范围是4.0-10.0×10⁹/L，您的3.8偏低。", 0),
+        ("白细胞参考范围3.5～9.5×10⁹/L（WS/T 405-2012），3.8正常。", 1),
+        ("血小板正常100×10⁹/L～300×10⁹/L", 0),
+        ("女性血红蛋白115-150g/L", 1),
+        ("女性血红蛋白110-150g/L", 0),
+        ("白细胞正常，建议4-10天后复查血小板", 0),
+        ("血小板125-350，10-14天后复查", 1),
+    ],
+)
+def test_outdated_reference_ranges_are_found(answer: str, right: float) -> None:
+    assert score("no_stale_range", answer) == right
+
+
+def test_the_range_printed_on_the_patients_report_may_be_quoted() -> None:
+    assert score("no_stale_range", "报告上白细胞范围是4.0-10.0，您的3.7偏低", printed=["4.0-10.0"]) == 1
+
+
 # --- graded facts of the standards (test cases of the project's medical notes)
 
 GRADINGS = [

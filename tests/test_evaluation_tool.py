@@ -247,6 +247,30 @@ def test_items_are_drawn_by_seed_and_each_prompt_is_asked_once(place: Path) -> N
     assert len(drawn[0]) == 6
 
 
+def test_the_base_answers_as_itself_beside_adapters_that_cannot_be_switched_off(place: Path, dense_twin: Path) -> None:
+    assert evaluate(place) == 0
+    before = _answers(place, "baseline")
+    kept = files.read_json(place / "run/training.json")
+    write_run(place / "run", dense_twin, size=0.5, dora=True)
+    files.write_json(place / "run/training.json", kept)
+    (place / "run/predictions.jsonl").unlink()
+    assert evaluate(place) == 0
+    assert _answers(place, "baseline") == before != _answers(place, "tuned")
+
+
+def _answers(place: Path, model: str) -> list[str]:
+    rows = [row for _, row in files.read_jsonl(place / "run/predictions.jsonl")]
+    return [row["answer"] for row in rows if row["model"] == model]
+
+
+def test_the_tool_answers_help_without_mlx(root: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from tools import test_v2_model; sys.exit('mlx' in sys.modules or 'mlx.core' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
 # --- talking
 
 
