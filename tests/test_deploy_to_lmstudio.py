@@ -306,7 +306,7 @@ def _contents(folder: Path) -> str:
 def test_mlx_vlms_server_gives_the_tuned_answers_for_text_and_image(
     tmp_path: Path, demo_model: Path, root: Path
 ) -> None:
-    run = write_run(tmp_path / "run", demo_model, size=0.1, num_layers=3, rank=16)
+    run = write_run(tmp_path / "run", demo_model, size=0.2, num_layers=-1, rank=16)
     assert _deploy(run) == 0
     base = basemodel.find(str(demo_model))
     recorded = references.record(base, run, canaries.built_in(tmp_path / "canaries", ""), "")
