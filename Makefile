@@ -17,6 +17,7 @@ SOURCES        :=
 HOSTS          :=
 REPORT_LANG    := zh
 ALLOW_DOWNLOAD :=
+PINNED         :=
 export MEDTUNE_ALLOW_DOWNLOAD := $(ALLOW_DOWNLOAD)
 
 PY         := $(VENV)/bin/python
@@ -49,7 +50,7 @@ $(error SET is for one stage: make data|plan|train|test-model|chat|deploy SET="$
 endif
 endif
 
-.PHONY: help setup data plan train monitor test-model chat deploy rollback undeploy report all
+.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all
 .PHONY: test test-all check lint bench ablate lock clean ask
 
 help: ## this list
@@ -77,8 +78,8 @@ plan: $(READY) ## will it fit: parameters, memory, disk, time; needs no weights
 
 train: $(TRAINING) ## dataset -> adapters; goes on where it was stopped
 
-monitor: $(READY) ## watch the training, live or afterwards
-	$(PY) tools/monitor_training.py $(RUN)
+monitor: $(READY) ## watch the training, live or afterwards; WEB=1: as a local page
+	$(PY) tools/monitor_training.py $(RUN) $(if $(WEB),--web)
 
 test-model: $(EVALUATION) ## adapters -> evaluation: tuned against base or BASELINE
 
@@ -86,6 +87,9 @@ chat: $(TRAINING) ## talk to the tuned model: text, /image PATH, /reset
 	$(evaluate) --cli $(call set,chat)
 
 deploy: $(DEPLOYMENT) ## adapters -> LM Studio, with a proof
+
+prove: $(READY) ## prove the deployed model again; PINNED=1: also in LM Studio's versions, fetched once
+	$(deploy) --prove $(if $(PINNED),--pinned)
 
 rollback: $(READY) ## bring back the model deployed before
 	$(deploy) --rollback
