@@ -348,3 +348,19 @@ def test_the_stack_is_made_again_when_its_versions_change(monkeypatch: pytest.Mo
     assert stack.interpreter() is None
     (tmp_path / "venv" / stack.STAMP).write_text(files.sha256(stack.REQUIREMENTS))
     assert stack.interpreter() == tmp_path / "venv" / "bin" / "python"
+
+
+@pytest.mark.usefixtures("unproved")
+def test_a_deployed_model_can_be_proved_again_and_the_receipt_says_what_was_found(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _deploy(run, "--prove") == 1
+    assert "no such receipt" in capsys.readouterr().err
+    assert _deploy(run) == 0
+    before = {path.name: files.sha256(path) for path in _folder(run).iterdir()}
+    found = Verdict("L3", "LM Studio itself", "passed", {"telling": 5, "like_tuned": 5}, "")
+    monkeypatch.setattr(proof, "run", lambda subject, *, after_commit=False: iter([found] if after_commit else []))
+    assert _deploy(run, "--prove") == 0
+    assert "5 of 5 telling answers like base + adapter's" in capsys.readouterr().out
+    assert [row["level"] for row in Receipt.read(run / "deployment.json").results["proofs"]] == ["L3"]
+    assert {path.name: files.sha256(path) for path in _folder(run).iterdir()} == before

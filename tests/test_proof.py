@@ -354,16 +354,13 @@ def test_a_model_the_app_lists_blind_or_not_as_mlx_is_refused(described: dict[st
 
 
 def _interpreters() -> list[Any]:
-    """Ours, and LM Studio's versions where their environment was made (`make deploy PINNED=1`; CI always does)."""
+    """Ours, and LM Studio's versions where their environment was made (`make prove PINNED=1`; CI always does)."""
     pinned = stack.interpreter()
-    missing = pytest.mark.skipif(
-        pinned is None, reason="its environment is not made: tools/deploy_to_lmstudio.py --pinned"
-    )
+    missing = pytest.mark.skipif(pinned is None, reason="its environment is not made: make prove PINNED=1")
     return [pytest.param(Path(sys.executable), id="own"), pytest.param(pinned, id="pinned", marks=missing)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("python", _interpreters())
+@pytest.mark.parametrize("python", _interpreters()[1:])  # our own stack: test_deploy_to_lmstudio
 def test_a_good_folder_answers_as_base_and_adapter_in(good: Good, python: Path) -> None:
     kind, figures, note = behaviour.check(good.subject, python)
     assert (kind, note) == ("passed", "")

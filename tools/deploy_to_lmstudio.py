@@ -13,7 +13,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune import cli, config, engine, receipt, transaction
+from medtune import cli, config, engine, files, receipt, transaction
 from medtune.i18n import tr
 from medtune.schemas import DeployConfig
 from medtune.transaction import Place
@@ -28,6 +28,7 @@ def parse(argv: list[str] | None) -> Namespace:
     parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder of a finished training")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say what would be written; write nothing")
+    what.add_argument("--prove", action="store_true", help="prove the folder in place again, on every level there is")
     what.add_argument("--rollback", action="store_true", help="bring the version before this one back")
     what.add_argument("--undeploy", action="store_true", help="take the model out of LM Studio")
     what.add_argument("--inspect", type=Path, metavar="FOLDER", help="say what LM Studio would make of a folder")
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))
     elif args.dry_run:
         print("\n".join(deployment.plan(run, settings).lines()))
+    elif args.prove:
+        prove(args, settings, run)
     else:
         deploy(args, settings, run)
 
@@ -83,6 +86,18 @@ def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
         done.results = deployment.deploy(plan, pinned, print)
         done.outputs = {str(plan.place.folder.resolve() / row["name"]): row["sha256"] for row in done.results["files"]}
     print("\n".join(plan.advice()))
+
+
+def prove(args: Namespace, settings: DeployConfig, run: Run) -> None:
+    """Only the proof; the receipt's verdicts become the new ones."""
+    from medtune import deployment
+    from medtune.proof import stack
+
+    plan = deployment.plan(run, settings)
+    done = receipt.Receipt.read(args.run / "deployment.json")
+    pinned = stack.make() if args.pinned else stack.interpreter()
+    done.results["proofs"] = [verdict.facts for verdict in deployment.prove(plan, pinned, print)]
+    files.write_json(args.run / "deployment.json", vars(done))
 
 
 def take_back(args: Namespace, settings: DeployConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -174,6 +175,14 @@ def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
         if plan.home:
             say(tr("preset: {path}", path=preset.write(plan.home, at.name, plan.system_prompt)))
     return _results(plan, listing, verdicts)
+
+
+def prove(plan: Plan, pinned: Path | None, say: Say) -> list[Verdict]:
+    """Prove the folder that is in place once more, now perhaps on levels that were skipped; changes nothing."""
+    if not plan.place.folder.exists():
+        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=plan.place.folder))
+    subject = _subject(plan, plan.place.folder, pinned)
+    return _prove(itertools.chain(proof.run(subject), proof.run(subject, after_commit=True)), say)
 
 
 def _prove(verdicts: Iterable[Verdict], say: Say) -> list[Verdict]:

@@ -14,5 +14,5 @@ AFTER_COMMIT = False
 def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
     """See ``behaviour``; skipped where the environment was not made."""
     if subject.pinned is None:
-        return "skipped", {}, tr("its environment is not made; run `make deploy PINNED=1` once (needs the network)")
+        return "skipped", {}, tr("its environment is not made; run `make prove PINNED=1` once (needs the network)")
     return behaviour.check(subject, subject.pinned)

@@ -18,5 +18,9 @@ def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
         return "skipped", {}, tr("LM Studio is not installed here")
     python = lmstudio.engine_python(subject.home)
     if python is None:
-        return "skipped", {}, tr("LM Studio has no MLX engine; install it in the app under Settings, Runtime")
+        return (
+            "skipped",
+            {},
+            tr("LM Studio has no MLX engine; install it in the app under Settings, Runtime, then `make prove`"),
+        )
     return behaviour.check(subject, python)

@@ -27,20 +27,20 @@ def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
         return "skipped", {}, tr("LM Studio is not installed here")
     lms = lmstudio.Lms(subject.home)
     if not lms.installed:
-        return "skipped", {}, tr("the lms command is missing; start LM Studio once, then `make deploy` again")
+        return "skipped", {}, tr("the lms command is missing; start LM Studio once, then `make prove`")
     status = lms.json("server", "status")
     if not status.get("running"):
         return (
             "skipped",
             {},
-            tr("LM Studio's server is not running; `{lms} server start`, then `make deploy` again", lms=lms.program),
+            tr("LM Studio's server is not running; `{lms} server start`, then `make prove`", lms=lms.program),
         )
     entry = _listed(lms, subject.key)
     if entry is None:
         return (
             "skipped",
             {},
-            tr("LM Studio does not list {key} yet; restart the app, then `make deploy` again", key=subject.key),
+            tr("LM Studio does not list {key} yet; restart the app, then `make prove`", key=subject.key),
         )
     server = Server.lmstudio(status.get("port"))
     try:
