@@ -210,7 +210,20 @@ def training(run: Path, data: Path) -> dict[str, Any]:
 def evaluation(run: Path, data: Path) -> dict[str, Any]:
     Image.new("RGB", (64, 48), "white").save(data / "sheet.png")
     rows = [
-        {"id": f"{dim}-{i}", "model": model, "dim": dim, "answer": "答", "finish": "length" if i < 3 else "stop"}
+        {
+            "id": f"{dim}-{i}",
+            "model": model,
+            "split": "test",
+            "dim": dim,
+            "prompt": [
+                {"role": "system", "content": "你是一名医生助手。"},
+                {"role": "user", "content": f"{dim} 问题 {i}"},
+            ],
+            "images": [str(data / "sheet.png")] if dim == "vision" else [],
+            "reference": f"{dim} 参考 {i}",
+            "answer": f"{dim} {model} 回答 {i}",
+            "finish": "length" if i < 3 else "stop",
+        }
         for dim, count in SEEN.items()
         for i in range(count)
         for model in ("baseline", "tuned")

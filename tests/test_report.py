@@ -132,6 +132,13 @@ def test_the_python_it_prints_runs_as_it_stands(
     assert capsys.readouterr().out.strip()
 
 
+def test_the_first_test_question_of_each_dimension_stands_there_with_both_answers(run: Path) -> None:
+    shown = section(report(run), "Recommended test cases, as answered")
+    for dim in fakerun.DIMS:
+        assert re.search(rf"\| {dim} 参考 0 \| {dim} baseline 回答 0 \| {dim} tuned 回答 0 \|", shown)
+    assert "figures/sample_vision.png" in shown and "问题 1" not in shown
+
+
 # --- missing and stale
 
 
@@ -287,7 +294,9 @@ def test_the_page_is_complete_in_itself(run: Path) -> None:
     loaded = re.findall(r'(?:src|href)="([^"#][^"]*)"', html)
     assert all(address.startswith("data:") for address in loaded if "xlink" not in address)
     assert not re.search(r"@import|url\(http|<script|<link", html)
-    assert html.count("<svg") == 5 and html.count("<figure>") == 6  # five drawings and one case's picture
+    assert (
+        html.count("<svg") == 5 and html.count("<figure>") == 7
+    )  # five drawings, the pictures of a case and of a sample
 
 
 def test_the_contents_lead_to_every_section(run: Path) -> None:

@@ -45,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Case:
-    """One recommended question with both answers."""
+    """One question with both answers; ``expect`` is what a good one has, or the reference."""
 
     question: str
     expect: str
@@ -127,7 +127,7 @@ def cases(facts: Facts) -> list[Case]:
 def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
     image = _image(item.get("image"), bench)
     return Case(
-        question=item["question"].replace(IMAGE_MARKER, "").strip(),
+        question=_question(item["question"]),
         expect=item.get("expect") or "",
         baseline=item["baseline"],
         tuned=item["tuned"],
@@ -135,6 +135,43 @@ def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
         image=image,
         figure=f"case_{number}" if image else "",
     )
+
+
+def samples(facts: Facts) -> list[tuple[str, Case]]:
+    """(dimension, test question with both answers): of each dimension the first one, not a chosen one."""
+    if facts.stages["evaluation"].state != "measured":
+        return []
+    answers: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in facts.predictions:
+        if row["split"] == "test":
+            answers.setdefault(row["id"], {})[row["model"]] = row
+    whole = [both for both in answers.values() if {"baseline", "tuned"} <= set(both)]
+    firsts = {dim: next((both for both in whole if both["tuned"]["dim"] == dim), None) for dim in DIMENSIONS}
+    return [(dim, _sample(dim, both)) for dim, both in firsts.items() if both]
+
+
+def _sample(dim: str, both: dict[str, dict[str, Any]]) -> Case:
+    row = both["tuned"]
+    image = _image(row["images"][0] if row["images"] else None, None)
+    return Case(
+        question=_question(row["prompt"][-1]["content"]),
+        expect=row["reference"],
+        baseline=both["baseline"]["answer"],
+        tuned=row["answer"],
+        checks={},
+        image=image,
+        figure=f"sample_{dim}" if image else "",
+    )
+
+
+def pictures(facts: Facts) -> dict[str, Path]:
+    """The images of the questions that are shown, by the name of their figure."""
+    shown = [*cases(facts), *(case for _, case in samples(facts))]
+    return {case.figure: case.image for case in shown if case.image}
+
+
+def _question(text: str) -> str:
+    return text.replace(IMAGE_MARKER, "").strip()
 
 
 def _image(name: str | None, bench: str | None) -> Path | None:

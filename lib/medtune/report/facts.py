@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medtune import files
 from medtune.errors import UserError
 from medtune.history import History
 from medtune.i18n import tr
@@ -44,6 +45,7 @@ class Facts:
     run: Path
     stages: dict[str, Stage]
     history: History
+    predictions: tuple[dict[str, Any], ...]  # every answer of the evaluation
     baseline: Facts | None = None  # another run that this one is compared with
 
     def look(self, key: str) -> Any:
@@ -79,9 +81,14 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
         run=run,
         stages={name: freshness.checked(stage, run, data) for name, stage in stages.items()},
         history=metrics,
+        predictions=_predictions(run / "predictions.jsonl"),
         baseline=gather(baseline) if baseline else None,
     )
 
 
 def _stage(name: str, path: Path) -> Stage:
     return Stage(name, path, Receipt.read(path) if path.exists() else None)
+
+
+def _predictions(path: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(row for _, row in files.read_jsonl(path)) if path.exists() else ()

@@ -68,6 +68,7 @@ def _values(facts: Facts, lang: Lang) -> dict[str, Any]:
         "migration": evaluation,
         "files": content.files_of(facts, lang),
         "cases": content.cases(facts),
+        "samples": content.samples(facts),
         "checklist": checklist.items(facts, lang),
         "losses": content.loss_table(facts),
         "findings": content.findings(facts, lang),

@@ -18,7 +18,7 @@ LARGEST_EDGE = 900  # pixels of a case's picture
 def write(facts: Facts, out: Path, lang: Lang, now: str) -> Path:
     """Write the report of ``facts`` into ``out`` and return the Markdown's path; ``now`` is the moment it is dated."""
     drawn = figures.draw(facts, lang)
-    photographs = {case.figure: _png(case.image) for case in content.cases(facts) if case.image}
+    photographs = {name: _png(path) for name, path in content.pictures(facts).items()}
     pictures = {name: png for name, (png, _) in drawn.items()} | photographs
     for name, png in pictures.items():
         with files.atomic(out / "figures" / f"{name}.png") as partial:
