@@ -53,12 +53,12 @@ def settings_file(path: Path, base_model: Path, **changes: Any) -> Path:
     return path
 
 
-def question(index: int, rng: random.Random, folder: Path) -> Record:
+def question(index: int, rng: random.Random, folder: Path, with_images: bool = True) -> Record:
     """A record of any kind: text or one or two images, one or two turns, right, wrong or marked wrong."""
     kind = ("accuracy", "accuracy", "accuracy", "warmth", "warmth", "vision", "vision")[index % 7]
     text = f"血压{rng.randint(100, 190)}/{rng.randint(60, 110)}要紧吗" + "，请说说" * rng.randint(0, 6)
     images = []
-    if kind == "vision":
+    if kind == "vision" and with_images:
         for number in range(1 + index % 2):
             name = f"images/{index}-{number}.png"
             color = tuple(rng.randint(0, 255) for _ in range(3))
@@ -83,12 +83,12 @@ def question(index: int, rng: random.Random, folder: Path) -> Record:
     )
 
 
-def write_dataset(folder: Path, model: Path, count: int = 42) -> Path:
+def write_dataset(folder: Path, model: Path, count: int = 42, images: bool = True) -> Path:
     """A data set of ``count`` records, prepared by the tool."""
     raw = folder / "raw"
     (raw / "images").mkdir(parents=True)
     rng = random.Random(0)
-    files.write_jsonl(raw / "records.jsonl", (question(index, rng, raw).to_json() for index in range(count)))
+    files.write_jsonl(raw / "records.jsonl", (question(index, rng, raw, images).to_json() for index in range(count)))
     settings = {
         "tokenizer": str(model),
         "sources": [],

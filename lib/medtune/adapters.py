@@ -11,13 +11,14 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 from mlx_vlm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
 
 from medtune import files
 from medtune.anatomy import Anatomy
+from medtune.arrays import flat
 from medtune.errors import UserError, raise_all
 from medtune.schemas import Lora
 
@@ -121,7 +122,7 @@ def _wrap(model: nn.Module, config: AdapterConfig) -> None:
     wrapped = []
     for key in config.keys:
         module = modules[key]
-        kind = LoRASwitchLinear if isinstance(module, SWITCH) else DoRALinear if config.dora else LoRALinear
+        kind: Any = LoRASwitchLinear if isinstance(module, SWITCH) else DoRALinear if config.dora else LoRALinear
         if config.dora and kind is LoRASwitchLinear:
             raise UserError(f"{key}: DoRA does not exist for experts; set lora.dora to false or leave experts out")
         layer = kind.from_base(module, r=config.rank, dropout=config.dropout, scale=config.scale)
@@ -143,8 +144,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Fill attached adapters from a file that must hold exactly their tensors."""
     if not path.exists():
         raise UserError(f"{path}: no such adapter file")
-    stored = mx.load(str(path))
-    expected = dict(tree_flatten(model.trainable_parameters()))
+    stored: Any = mx.load(str(path))
+    expected = flat(model.trainable_parameters())
     problems = [f"{name}: missing" for name in expected if name not in stored]
     problems += [f"{name}: no adapter there" for name in stored if name not in expected]
     problems += [
@@ -158,7 +159,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def weights(model: nn.Module) -> dict[str, mx.array]:
     """The adapters' tensors by full name, float32."""
-    return {name: value.astype(mx.float32) for name, value in tree_flatten(model.trainable_parameters())}
+    return {name: value.astype(mx.float32) for name, value in flat(model.trainable_parameters()).items()}
 
 
 def save_weights(path: Path, tensors: dict[str, mx.array]) -> None:
@@ -169,8 +170,8 @@ def save_weights(path: Path, tensors: dict[str, mx.array]) -> None:
 
 def census(model: nn.Module) -> dict[str, int]:
     """Trainable parameters by the kind of module they sit on."""
-    counts = dict.fromkeys(("attention", "mlp", "expert", "router", "vision", "merger"), 0)
-    for name, value in tree_flatten(model.trainable_parameters()):
+    counts: dict[str, int] = dict.fromkeys(("attention", "mlp", "expert", "router", "vision", "merger"), 0)
+    for name, value in flat(model.trainable_parameters()).items():
         counts[kind_of(name)] += value.size
     return counts
 
@@ -189,7 +190,7 @@ def kind_of(name: str) -> str:
 @contextmanager
 def scaled(model: nn.Module, factor: float) -> Iterator[None]:
     """Multiply every adapter's effect by ``factor`` meanwhile; 0 gives the base model's answers exactly."""
-    layers = [module for _, module in model.named_modules() if isinstance(module, ADAPTED)]
+    layers: list[Any] = [module for _, module in model.named_modules() if isinstance(module, ADAPTED)]
     before = [(layer, layer.scale, layer.get("m")) for layer in layers]
     for layer, scale, magnitude in before:
         layer.scale = scale * factor

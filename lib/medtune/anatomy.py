@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.nn.utils import checkpoint as checkpointed
 
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -42,11 +43,12 @@ class Anatomy:
     @staticmethod
     def of(model: nn.Module) -> Anatomy:
         """Anatomy of a loaded model; a UserError names the supported types where it is another one."""
-        kind = getattr(model, "model_type", None) or model.config.model_type
-        if kind in TEXT and hasattr(model, "model"):
-            return TextAnatomy(model)
-        if kind in VISION or getattr(getattr(model, "config", None), "model_type", None) in VISION:
+        config: Any = getattr(model, "config", None)
+        kind = config.model_type if config is not None else getattr(model, "model_type", "")
+        if kind in VISION:
             return Anatomy(model)
+        if kind in TEXT:
+            return TextAnatomy(model)
         raise UserError(
             tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=", ".join(VISION + TEXT))
         )
@@ -101,7 +103,7 @@ class Anatomy:
             return h
         arguments = self._arguments(self.layers[first], inputs)
         for index in range(first, last):
-            layer = nn.utils.checkpoint(self.layers[index]) if checkpoint else self.layers[index]
+            layer = checkpointed(self.layers[index]) if checkpoint else self.layers[index]
             h = layer(h, "causal", None, *arguments)
             if inputs.deepstack is not None and index < inputs.deepstack.shape[0]:
                 h = h + inputs.deepstack[index]

@@ -13,9 +13,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 
 from medtune import adapters, files
+from medtune.arrays import flat, numbers, random_key, set_random_key
 from medtune.errors import UserError
 
 RESUME = "resume.safetensors"
@@ -27,6 +28,7 @@ class Progress:
 
     fingerprint: str  # of config and data set: a state of another run is refused
     step: int = 0
+    micro: int = 0  # micro-batches a step is cut into; 0: as configured
     best: float | None = None  # lowest validation loss
     best_step: int = 0
     waited: int = 0  # validations since the best
@@ -43,9 +45,9 @@ class Progress:
 
 def save(path: Path, model: Any, optimizer: optim.Optimizer, progress: Progress) -> None:
     """Write the whole state atomically."""
-    tensors = {f"adapters.{name}": value for name, value in tree_flatten(model.trainable_parameters())}
-    tensors |= {f"optimizer.{name}": value for name, value in tree_flatten(optimizer.state)}
-    tensors["random"] = mx.random.state[0]
+    tensors = {f"adapters.{name}": value for name, value in flat(model.trainable_parameters()).items()}
+    tensors |= {f"optimizer.{name}": value for name, value in flat(optimizer.state).items()}
+    tensors["random"] = mx.array(random_key(), mx.uint32)
     with files.atomic(path) as partial:
         mx.save_safetensors(str(partial), tensors, {"format": "mlx", "progress": json.dumps(asdict(progress))})
 
@@ -54,7 +56,8 @@ def load(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -
     """Restore model, optimizer and random key in place; None where there is no state to go on from."""
     if not path.exists():
         return None
-    tensors, header = mx.load(str(path), return_metadata=True)
+    loaded: Any = mx.load(str(path), return_metadata=True)
+    tensors, header = loaded
     progress = Progress(**json.loads(header["progress"]))
     if progress.fingerprint != fingerprint:
         raise UserError(
@@ -66,8 +69,7 @@ def load(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -
     )
     state = [(k.removeprefix("optimizer."), v) for k, v in tensors.items() if k.startswith("optimizer.")]
     optimizer.state = tree_unflatten(state)
-    high, low = tensors["random"].tolist()
-    mx.random.seed((high << 32) | low)
+    set_random_key(numbers(tensors["random"]))
     return progress
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
-from mlx.utils import tree_flatten, tree_map, tree_map_with_path
+from mlx.utils import tree_map, tree_map_with_path
 
 from medtune.anatomy import Activations, Anatomy
+from medtune.arrays import flat, scalar
 from medtune.feed import Inputs, MicroBatch
 from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
 from medtune.records import DIMENSIONS
@@ -71,10 +72,10 @@ class Step:
         clip = self.config.optimizer.grad_clip
         gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
         self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
-        self._update(gradients)
+        self.apply(gradients)
         return Outcome(loss, norm, terms)
 
-    def _update(self, gradients: Any) -> None:
+    def apply(self, gradients: Any) -> None:
         """Apply the optimizer; with LoRA+ (Hayou et al. 2024) lora_b moves ``plus_ratio`` times as far.
 
         Every optimizer here moves a parameter in proportion to the learning rate, so that scaling the move is a
@@ -112,16 +113,16 @@ class Step:
         In the order of the tree, MLX would go down to the lowest layer at once and keep them all.
         """
         depth = len(self.anatomy.layers)
-        flat = tree_flatten(gradients)
+        named = flat(gradients).items()
         for index in reversed(range(self.first, depth)):
-            mx.eval([value for name, value in flat if f".layers.{index}." in name])
+            mx.eval([value for name, value in named if f".layers.{index}." in name])
 
     def gradient_norms(self, micro: Sequence[MicroBatch]) -> list[float]:
         """Norm of the gradient that each dimension alone would give on these micro-batches."""
         norms = []
         for dim in range(len(DIMENSIONS)):
             _, _, gradients = self.gradients([replace(batch, rows=batch.rows.only(dim)) for batch in micro])
-            norms.append(optim.clip_grad_norm(gradients, math.inf)[1].item())
+            norms.append(scalar(optim.clip_grad_norm(gradients, math.inf)[1]))
         return norms
 
     def evaluate(self, batch: MicroBatch) -> Terms:
@@ -130,11 +131,14 @@ class Step:
         one = mx.array(1.0)
         return Terms(*self.forward(batch.inputs, tuple(batch.rows), one, one)[1])
 
+    def row_log_probs(self, batch: MicroBatch) -> mx.array:
+        """log p of each row's target (S,), without dropout."""
+        self.model.eval()
+        return self._row_log_probs(batch.inputs, batch.rows)
+
     def sequence_log_probs(self, batch: MicroBatch) -> mx.array:
         """log p of each sequence's answer (B,), where it is compared, without dropout."""
-        self.model.eval()
-        logp = self._row_log_probs(batch.inputs, batch.rows)
-        return sequence_sums(logp * batch.rows.compared, batch.rows.sequence, len(batch.ids))
+        return sequence_sums(self.row_log_probs(batch) * batch.rows.compared, batch.rows.sequence, len(batch.ids))
 
     def _loss(
         self, inputs: Inputs, rows: tuple[mx.array, ...], tokens: mx.array, drawn: mx.array
@@ -145,7 +149,7 @@ class Step:
 
     def _row_log_probs(self, inputs: Inputs, rows: Rows) -> mx.array:
         """log p of each row's target (S,)."""
-        below = Activations(*inputs) if isinstance(inputs, tuple) else inputs()
+        below = inputs() if callable(inputs) else Activations(*inputs)
         h = self.anatomy.run(self.first, len(self.anatomy.layers), below, self.checkpoint)
         return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.anatomy.logits)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
 
 from medtune import adapters, checkpoints, signals
+from medtune.arrays import numbers, scalar
 from medtune.batches import Plan, by_length
 from medtune.checkpoints import Progress
 from medtune.errors import UserError
@@ -21,8 +24,13 @@ from medtune.runlog import RunLog
 from medtune.schemas import TrainConfig
 from medtune.step import Outcome, Step, learning_rate
 
+MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
 VALID_BATCH = 4  # at least: nothing is kept for a backward pass
 CACHE_BYTES = 2 * 2**30  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
+
+
+class OutOfMemory(Exception):
+    """A step did not fit; nothing of it was kept."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +82,82 @@ class Trainer:
         return self.progress
 
     def _steps(self, log: RunLog, interrupt: signals.Interrupt) -> None:
+        """All steps that are left, in smaller micro-batches from where memory ran out."""
+        self.progress.micro = self.progress.micro or self.config.grad_accumulation_steps
+        while self.progress.step < self.config.iters and self.stopped == "finished":
+            try:
+                self._steps_in(self.progress.micro, log, interrupt)
+            except OutOfMemory:
+                self._halve(log)
+
+    def _steps_in(self, micro: int, log: RunLog, interrupt: signals.Interrupt) -> None:
+        """Steps of ``micro`` micro-batches each."""
         config, progress = self.config, self.progress
-        micro = config.grad_accumulation_steps
         stream = self.train_feed.stream(
             chosen[i::micro] for chosen in self.plan[progress.step : config.iters] for i in range(micro)
         )
         clock = time.perf_counter()
         for number in range(progress.step + 1, config.iters + 1):
             batches = [next(stream) for _ in range(micro)]
-            outcome = self.step(batches, number)
-            mx.eval(outcome, self.step.model.trainable_parameters(), self.step.optimizer.state)
+            outcome = self._step(batches, number)
             self._guard(outcome, batches, number)
             progress.step = number
             progress.seconds += time.perf_counter() - clock
-            clock = time.perf_counter()
             self._count(outcome, batches)
-            log.advance(float(outcome.loss.item()))
-            if number % config.steps_per_report == 0 or number == config.iters:
-                self._report(log, outcome)
-            if number % config.steps_per_eval == 0 or number == config.iters:
-                self._validate(log, number, batches)
-                clock = time.perf_counter()
-            if number % config.save_every == 0 or number == config.iters:
-                self._checkpoint(log)
-                clock = time.perf_counter()
+            log.advance(scalar(outcome.loss))
+            self._milestones(log, batches)
             if self._out_of_patience(log):
                 return
             if interrupt.requested:
                 self._interrupted(log)
+            clock = time.perf_counter()
+
+    def _step(self, batches: Sequence[MicroBatch], number: int) -> Outcome:
+        """One step, evaluated; where memory is short, everything is as before it and OutOfMemory is raised."""
+        parameters, state = self.step.model.trainable_parameters(), tree_map(lambda x: x, self.step.optimizer.state)
+        try:
+            outcome = self.step(batches, number)
+            mx.eval(outcome, self.step.model.trainable_parameters(), self.step.optimizer.state)
+        except RuntimeError as error:
+            if not any(word in str(error).lower() for word in MEMORY_WORDS):
+                raise
+            self.step.model.update(parameters)
+            self.step.optimizer.state = state
+            raise OutOfMemory from error
+        return outcome
+
+    def _milestones(self, log: RunLog, batches: Sequence[MicroBatch]) -> None:
+        """What is due at this step: report, validation, checkpoint."""
+        config, number = self.config, self.progress.step
+        last = number == config.iters
+        if number % config.steps_per_report == 0 or last:
+            self._report(log)
+        if number % config.steps_per_eval == 0 or last:
+            self._validate(log, number, batches)
+        if number % config.save_every == 0 or last:
+            self._checkpoint(log)
+
+    def _halve(self, log: RunLog) -> None:
+        """Cut each step into twice as many micro-batches: less memory, the same result."""
+        mx.clear_cache()
+        progress, size = self.progress, self.config.batch_size
+        if progress.micro >= size:
+            raise UserError(
+                tr(
+                    "out of memory with one example at a time at step {step}; set grad_checkpoint: on, lower "
+                    "data.yaml's max_seq_length or close other programs; `make plan` says what fits",
+                    step=progress.step + 1,
+                )
+            )
+        progress.micro = next(n for n in range(progress.micro * 2, size + 1) if size % n == 0 or n == size)
+        checkpoints.save(self.resume_path, self.step.model, self.step.optimizer, progress)
+        text = tr("out of memory: going on with {n} micro-batches a step, the result is the same", n=progress.micro)
+        log.say(text)
+        log.metric("event", progress.step, name="warning", total_steps=self.config.iters, text=text)
 
     def _guard(self, outcome: Outcome, batches: Sequence[MicroBatch], number: int) -> None:
         """A loss that is no number any more ends the run before it can be saved."""
-        if mx.isfinite(outcome.loss).item() and mx.isfinite(outcome.grad_norm).item():
+        if math.isfinite(scalar(outcome.loss)) and math.isfinite(scalar(outcome.grad_norm)):
             return
         ids = ", ".join(name for batch in batches for name in batch.ids)
         raise UserError(
@@ -121,12 +173,12 @@ class Trainer:
         terms = outcome.terms
         for name, values in (("nll", terms.nll), ("rows", terms.rows)):
             sums = self.progress.window.setdefault(name, [0.0] * len(DIMENSIONS))
-            self.progress.window[name] = [a + b for a, b in zip(sums, values.tolist(), strict=True)]
-        self.progress.share = [a + b for a, b in zip(self.progress.share, terms.loss.tolist(), strict=True)]
+            self.progress.window[name] = [a + b for a, b in zip(sums, numbers(values), strict=True)]
+        self.progress.share = [a + b for a, b in zip(self.progress.share, numbers(terms.loss), strict=True)]
         counts = {
             "steps": 1.0,
-            "objective": outcome.loss.item(),
-            "grad_norm": outcome.grad_norm.item(),
+            "objective": scalar(outcome.loss),
+            "grad_norm": scalar(outcome.grad_norm),
             "tokens": sum(batch.tokens for batch in batches),
             "padded": sum(batch.padded for batch in batches),
             "supervised_tokens": sum(batch.supervised for batch in batches),
@@ -135,7 +187,7 @@ class Trainer:
             self.progress.window[name] = self.progress.window.get(name, 0.0) + value
             self.progress.totals[name] = self.progress.totals.get(name, 0.0) + value
 
-    def _report(self, log: RunLog, outcome: Outcome) -> None:
+    def _report(self, log: RunLog) -> None:
         progress, window = self.progress, self.progress.window
         losses = Losses.of(window["nll"], window["rows"])
         seconds = max(progress.seconds - window.get("since", 0.0), 1e-9)
@@ -216,11 +268,11 @@ class Trainer:
             terms = self.step.evaluate(batch)
             sums = [total + part for total, part in zip(sums, (terms.nll, terms.rows, terms.margin), strict=True)]
             mx.eval(sums)
-        right, right_count, wrong, wrong_count = sums[2].tolist()
+        right, right_count, wrong, wrong_count = numbers(sums[2])
         margin = None
         if right_count and wrong_count:
             margin = self.config.objective.beta * (right / right_count - wrong / wrong_count)
-        return Losses.of(sums[0].tolist(), sums[1].tolist()), margin
+        return Losses.of(numbers(sums[0]), numbers(sums[1])), margin
 
     def _checkpoint(self, log: RunLog) -> None:
         progress = self.progress
@@ -278,7 +330,7 @@ def references(step: Step, feed: Feed, batch_size: int) -> None:
     plan = [[chosen[i] for i in part] for part in by_length(lengths, batch_size)]
     with adapters.scaled(step.model, 0.0):
         for part, batch in zip(plan, feed.stream(plan), strict=True):
-            feed.reference[part] = step.sequence_log_probs(batch)[: len(part)].tolist()
+            feed.reference[part] = numbers(step.sequence_log_probs(batch))[: len(part)]
 
 
 def summary(trainer: Trainer) -> dict[str, Any]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 
-from medtune import adapters, batches, files, lessons, planner, trainer
+from medtune import adapters, batches, files, lessons, planner, preflight, trainer
 from medtune.anatomy import Anatomy
 from medtune.basemodel import Base
 from medtune.chat import Chat, Example
@@ -32,6 +33,7 @@ from medtune.step import Step
 from medtune.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
+PROBES = "preflight"  # folder of the run that holds the inverted images while they are needed
 KTO_MICRO_BATCH = 4
 
 
@@ -138,7 +140,7 @@ def check_cache(config: TrainConfig) -> None:
 
 def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
     """The store of this model's activations at layer ``first``, named by everything they depend on."""
-    dtype = next(v.dtype for k, v in tree_flatten(anatomy.layers[0].parameters()) if k == "input_layernorm.weight")
+    dtype = anatomy.layers[0].input_layernorm.weight.dtype  # never quantised
     name = str(dtype).removeprefix("mlx.core.")
     layout = Layout(
         hidden=anatomy.hidden_size,
@@ -146,7 +148,9 @@ def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
         mlx_dtype=name,
         levels=anatomy.deepstack_levels if first < anatomy.deepstack_levels else 0,
     )
-    key = files.hash_of([base.weights_hash, base.quantization, base.processor_hash, name, first, mx.__version__])
+    key = files.hash_of(
+        [base.weights_hash, base.quantization, base.processor_hash, name, first, metadata.version("mlx")]
+    )
     return Store(CACHE / key[:16], layout)
 
 
@@ -179,11 +183,14 @@ class Job:
     """A trainer ready to run, and the facts about the run that are known before its first step."""
 
     trainer: trainer.Trainer
+    preflight: Callable[[], list[str]]
     facts: dict[str, Any]
     outputs: tuple[str, ...] = (adapters.WEIGHTS, adapters.CONFIG, METRICS)
 
     def run(self) -> dict[str, Any]:
-        """Train, and return the results of training.json."""
+        """Check, train, and return the results of training.json."""
+        checked = self.preflight() if not self.trainer.progress.step else []
+        print(*checked, sep="\n", flush=True)
         self.trainer.run()
         measured = trainer.summary(self.trainer)
         measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
@@ -205,10 +212,12 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
     first = first_adapted(anatomy, config)
-    mx.random.seed(config.seed)
+    probes = preflight.probes(material.train.items, run / PROBES)
+    examples = material.examples + [probe.example for probe in probes]
+    source, trunk = _source(plan, base, anatomy, chat, first, examples)
+    mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
     adapter = adapters.attach(anatomy.model, config.lora)
     census = adapters.census(anatomy.model)
-    source, trunk = _source(plan, base, anatomy, chat, first, material)
     feeds = [Feed(part, source, below(config)) for part in (material.train.items, material.valid)]
     compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
     step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint)
@@ -223,7 +232,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
         config.seed,
     )
     facts = {
-        "base_model": _base_facts(base, anatomy, sum(plan.parameters.values())),
+        "base_model": _base_facts(base, anatomy, int(sum(plan.parameters.values()))),
         "dataset": {"path": str(dataset.root), "hash": dataset.hash},
         "template_hash": base.template_hash,
         "system_prompt": dataset.manifest.config.get("system_prompt", ""),
@@ -241,14 +250,20 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
         "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
         **trunk,
     }
-    return Job(
-        trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config)),
-        facts,
-    )
+
+    def checks() -> list[str]:
+        print(adapters_line(census, adapter.scale))
+        preflight.preview(material.train.items, chat)
+        found = preflight.check(step, Feed(probes, source, below(config)), feeds[0], chat)
+        shutil.rmtree(run / PROBES, ignore_errors=True)
+        return found
+
+    loop = trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config))
+    return Job(loop, checks, facts)
 
 
 def _source(
-    plan: Plan, base: Base, anatomy: Anatomy, chat: Chat, first: int, material: Material
+    plan: Plan, base: Base, anatomy: Anatomy, chat: Chat, first: int, examples: list[Example]
 ) -> tuple[Store | Trunk, dict[str, Any]]:
     """Where activations come from: the filled store, the model cut down to its top; or the trunk, run live."""
     facts: dict[str, Any] = {"trunk_seconds": 0.0, "trunk": {"used": False, "layers": first, "bytes": 0}}
@@ -256,11 +271,17 @@ def _source(
     if not plan.cached:
         return Trunk(anatomy, chat, first, plan.train.lora.neftune), facts
     started = time.perf_counter()
-    fill_store(store, base, chat, first, plan.group, material.examples)
+    fill_store(store, base, chat, first, plan.group, examples)
     anatomy.keep_from(first)
     facts["trunk_seconds"] = round(time.perf_counter() - started, 2)
-    facts["trunk"] |= {"used": True, "bytes": store.bytes_for(material.examples)}
+    facts["trunk"] |= {"used": True, "bytes": store.bytes_for(examples)}
     return store, facts
+
+
+def adapters_line(census: dict[str, int], scale: float) -> str:
+    """What is adapted, by kind, and how strongly: the router only where it was asked for."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in census.items() if count)
+    return tr("adapters: {kinds} parameters at scale {scale:g}", kinds=kinds, scale=scale)
 
 
 def _compiles() -> bool:

@@ -1,0 +1,39 @@
+"""MLX arrays as plain numbers; each call waits for the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+
+def scalar(array: mx.array) -> float:
+    """The one value of an array."""
+    value: Any = array.item()
+    return float(value)
+
+
+def numbers(array: mx.array) -> list[float]:
+    """The values of a vector."""
+    values: Any = array.tolist()
+    return values
+
+
+def random_key() -> list[float]:
+    """The two halves of MLX's random state."""
+    state: Any = mx.random.state
+    return numbers(state[0])
+
+
+def set_random_key(key: list[float]) -> None:
+    """Go on from a key of ``random_key``: the state itself cannot be assigned."""
+    high, low = (int(part) for part in key)
+    mx.random.seed((high << 32) | low)
+
+
+def flat(tree: Any) -> dict[str, mx.array]:
+    """A tree of arrays (parameters, gradients, optimizer state) by full name."""
+    from mlx.utils import tree_flatten
+
+    pairs: Any = tree_flatten(tree)
+    return dict(pairs)
