@@ -1,0 +1,47 @@
+"""Will it fit? Parameters, memory, disk and time of a run, from config.json alone: no weights, no MLX."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from medtune import basemodel, files, known
+from medtune.errors import UserError
+from medtune.planner.load import Load
+from medtune.planner.machines import Machine
+from medtune.planner.plan import Plan, plan
+from medtune.planner.subject import CPU, GPU
+from medtune.schemas import TrainConfig
+
+METRICS = "metrics.jsonl"
+
+__all__ = ["Load", "Machine", "Plan", "for_run", "plan"]
+
+
+def for_run(train: TrainConfig, data: Path, run: Path) -> Plan:
+    """The plan of training on the data set in ``data`` on this machine.
+
+    Without a data set its size is assumed; a step's time is known where ``run`` has measured some.
+    """
+    engine = GPU if sys.platform == "darwin" else CPU
+    return plan(
+        model_config(train.base_model), train, Load.find(data), engine, Machine.here(), measured_step(run / METRICS)
+    )
+
+
+def measured_step(metrics: Path) -> float | None:
+    """Seconds of an optimizer step, from the last report of a run; None before the first."""
+    reports = [row for _, row in files.read_jsonl(metrics) if row["kind"] == "train"] if metrics.exists() else []
+    return 1 / reports[-1]["it_per_sec"] if reports else None
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """config.json of the base model ``name``: from its folder where it is here, else built in."""
+    try:
+        return basemodel.find(name).config
+    except UserError:
+        found = known.config(name)
+        if found is None:
+            raise
+        return found

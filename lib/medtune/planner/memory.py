@@ -1,0 +1,134 @@
+"""Peak memory of a run's two phases, by part, from shapes alone.
+
+The terms count the arrays MLX keeps for the backward pass of a decoder layer. What arithmetic does not give, WORKING
+and the factors of `subject.Engine`, was fitted to peaks MLX reported for steps of dense and sparse models, in float32
+and bfloat16, compiled and not, with and without checkpointing. `tests/test_planner.py` measures them again.
+
+Letters: D hidden size, Q and K widths of queries and keys, I inner width over the experts a token passes, H heads,
+T length.
+"""
+
+from __future__ import annotations
+
+from medtune.planner.load import Load
+from medtune.planner.shapes import PARTS, Part
+from medtune.planner.subject import FLOAT, Model
+
+STREAM_LAYERS = 4  # decoder layers of the trunk in memory at a time where all of them do not fit
+PASS_TOKENS = 4096  # of one trunk batch
+CHUNK = 1024  # rows whose logits are in memory at a time
+WORKING = {"D": 6, "Q": 8, "K": 6, "I": 2, "HT": 2}  # arrays that a layer's backward pass works with, by width
+LAYER_PARTS: tuple[Part, ...] = ("attention", "mlp", "expert", "router", "norm")
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
+
+Parts = dict[str, float]  # bytes by what they are
+
+
+def training_phase(model: Model, load: Load, *, checkpoint: bool, cached: bool) -> Parts:
+    """Peak bytes while the adapters are trained; with the trunk's results ``cached`` only the top layers are there."""
+    tokens = load.padded * (model.train.batch_size // model.train.grad_accumulation_steps)
+    parts = {"layers": model.nbytes(*LAYER_PARTS, first=model.first if cached else 0)}
+    if not cached:
+        parts |= {"embedding": model.nbytes("embedding"), "vision": model.nbytes("vision", "merger")}
+    parts["head"] = model.nbytes("head") or (model.nbytes("embedding") if cached else 0)
+    parts["adapters"] = model.trainable * FLOAT
+    parts["optimizer"] = parts["adapters"] * MOMENTS[model.train.optimizer.name]
+    parts["gradients"] = parts["adapters"] * (1 if model.train.grad_accumulation_steps == 1 else 2)
+    kept, parts["working"] = _busiest(model, load, tokens, checkpoint)
+    parts["activations"] = kept + tokens * _inputs(model, cached)
+    return {name: size for name, size in parts.items() if size}
+
+
+def trunk_phase(model: Model, load: Load, *, group: int) -> Parts:
+    """Peak bytes while the frozen layers run once over every example, ``group`` decoder layers in memory at a time."""
+    tokens = max(PASS_TOKENS, load.padded)
+    d, item = widths(model), model.engine.item
+    inner = item * (4 * d["D"] + 2 * d["Q"] + 2 * d["K"] + 3 * d["I"] + d["experts"] * d["D"])
+    scores = 0 if model.engine.mixed else 2 * item * d["H"] * load.padded  # a GPU's attention keeps no scores
+    layers = model.nbytes(*LAYER_PARTS) * min(group, model.first) / model.text.layers
+    parts = {
+        "layers": layers,
+        "embedding": model.nbytes("embedding"),
+        "vision": model.nbytes("vision", "merger"),
+        "working": max(tokens * (inner + scores), _tower_working(model, load, tokens)),
+    }
+    return {name: size for name, size in parts.items() if size}
+
+
+def whole_model(model: Model) -> float:
+    """Bytes of all weights: what answering takes, in LM Studio too."""
+    return model.nbytes(*PARTS)
+
+
+def cache_bytes(model: Model, load: Load) -> int:
+    """Disk of the trunk cache: per token a hidden row and three positions, per visual token what deepstack adds."""
+    row = model.text.hidden * model.engine.item
+    above = model.levels if model.first < model.levels else 0
+    return load.tokens * (row + 3 * 4) + load.image_tokens * (4 + above * row)
+
+
+def widths(model: Model) -> dict[str, int]:
+    """D, Q, K, I and H of a decoder layer, and the experts a token passes."""
+    text = model.text
+    experts = text.experts_per_token if text.experts else 0
+    return {
+        "D": text.hidden, "Q": text.heads * text.head, "K": text.key_heads * text.head, "H": text.heads,
+        "I": experts * text.expert_inner if experts else text.inner, "experts": experts,
+    }  # fmt: skip
+
+
+def _busiest(model: Model, load: Load, tokens: int, checkpoint: bool) -> tuple[float, float]:
+    """Bytes kept for the backward pass and bytes worked with, at the step's busiest moment.
+
+    That is either the loss, whose logits are large, or the backward pass of a layer.
+    """
+    layer = tokens * _working(model, load.padded)
+    rows = min(CHUNK, int(tokens * load.supervised))
+    logits = model.engine.logit_copies * rows * model.text.vocabulary * FLOAT
+    one = tokens * _kept(model, load.padded)
+    if not checkpoint:
+        return model.top * one, layer + logits if model.engine.overlap else max(layer, logits)
+    inputs = model.top * tokens * model.engine.item * model.text.hidden
+    return inputs, layer + max(logits, one)
+
+
+def _kept(model: Model, length: int) -> float:
+    """Bytes a token that one layer keeps for its backward pass."""
+    d, item = widths(model), model.engine.item
+    arrays = 3 * d["D"] + 3 * d["Q"] + 4 * d["K"] + 4 * d["I"] + d["experts"] * d["D"] + d["H"] * length
+    ranks = model.train.lora.rank * len(model.layer_targets)
+    return item * arrays + FLOAT * (ranks + (_adapter_inputs(model) if model.engine.mixed else 0))
+
+
+def _adapter_inputs(model: Model) -> int:
+    """Width of the distinct inputs of one layer's adapters, which are kept in float32."""
+    d = widths(model)
+    sources = {"q_proj": "x", "k_proj": "x", "v_proj": "x", "o_proj": "attention", "gate_proj": "y", "up_proj": "y"}
+    inputs = {}
+    for weight in model.layer_targets:
+        name = weight.name.rsplit(".", 1)[-1]
+        inputs[sources.get(name, name)] = weight.shape[-1] * (d["experts"] if weight.part == "expert" else 1)
+    return sum(inputs.values())
+
+
+def _working(model: Model, length: int) -> float:
+    """Bytes a token that the backward pass of one layer works with."""
+    d = widths(model) | {"HT": model.text.heads * length}
+    return model.engine.item * sum(count * d[name] for name, count in WORKING.items())
+
+
+def _inputs(model: Model, cached: bool) -> int:
+    """Bytes a token that enter the step: its hidden row, and the deepstack levels where they are still to be added."""
+    levels = model.levels if model.first < model.levels or not cached else 0
+    return model.engine.item * model.text.hidden * (1 + levels)
+
+
+def _tower_working(model: Model, load: Load, tokens: int) -> float:
+    """Bytes the vision tower works with on the images of one trunk batch."""
+    tower, item = model.tower, model.engine.item
+    if tower is None or not load.image_tokens:
+        return 0
+    per_token = tower.merge**2
+    scores = 0 if model.engine.mixed else 2 * item * tower.heads * load.longest_image * per_token
+    inner = item * (6 * tower.hidden + 2 * tower.inner)
+    return tokens * per_token * (FLOAT * tower.patch + inner + scores)

@@ -1,0 +1,109 @@
+"""The model, the settings and the engine a plan is made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from medtune.planner.shapes import Part, Text, Weight
+from medtune.planner.towers import Tower
+from medtune.schemas import TrainConfig
+
+FLOAT = 4  # bytes of a number in adapters, their gradients and the optimizer's moments
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How numbers are kept. The last two were fitted to measured peaks, see `memory`."""
+
+    item: int  # bytes of an activation
+    logit_copies: float  # float32 copies of the logits in the backward pass of the loss
+    overlap: bool  # whether they are still there while the first layer's backward pass works
+
+    @property
+    def mixed(self) -> bool:
+        """Whether float32 adapters work beside narrower activations."""
+        return self.item < FLOAT
+
+
+GPU = Engine(item=2, logit_copies=3.8, overlap=True)  # bfloat16, compiled step: Metal and CUDA
+CPU = Engine(item=4, logit_copies=2.2, overlap=False)  # float32, step not compiled
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a plan needs to know of a model and a run's settings."""
+
+    config: dict[str, Any]  # config.json
+    train: TrainConfig
+    engine: Engine
+
+    @cached_property
+    def text(self) -> Text:
+        """Shape of the language model."""
+        return Text.of(self.config)
+
+    @cached_property
+    def tower(self) -> Tower | None:
+        """Shape of the vision tower; None for a text-only model."""
+        return Tower.of(self.config)
+
+    @property
+    def levels(self) -> int:
+        """Deepstack levels."""
+        return self.tower.levels if self.tower else 0
+
+    @cached_property
+    def weights(self) -> list[Weight]:
+        """All weights."""
+        return [*(self.tower.weights() if self.tower else ()), *self.text.weights()]
+
+    @property
+    def first(self) -> int:
+        """Index of the lowest decoder layer that gradients reach."""
+        return 0 if self.whole else self._first_adapted
+
+    @property
+    def whole(self) -> bool:
+        """Whether gradients reach the vision tower, so that nothing is frozen below them."""
+        return self.train.lora.vision or self.train.lora.merger
+
+    @property
+    def _first_adapted(self) -> int:
+        depth, count = self.text.layers, self.train.lora.num_layers
+        return 0 if count == -1 else max(0, depth - count)
+
+    @property
+    def top(self) -> int:
+        """Decoder layers that are trained through."""
+        return self.text.layers - self.first
+
+    @cached_property
+    def targets(self) -> list[Weight]:
+        """The weights that get an adapter."""
+        lora, first = self.train.lora, self._first_adapted
+        below = {part for part, asked in (("vision", lora.vision), ("merger", lora.merger)) if asked}
+
+        def chosen(weight: Weight) -> bool:
+            if weight.layer is None:
+                return weight.part in below
+            return weight.layer >= first and any(weight.name.endswith(f".{key}") for key in lora.keys)
+
+        return [weight for weight in self.weights if weight.linear and chosen(weight)]
+
+    @property
+    def layer_targets(self) -> list[Weight]:
+        """Those of one decoder layer, the last."""
+        return [weight for weight in self.targets if weight.layer == self.text.layers - 1]
+
+    @property
+    def trainable(self) -> int:
+        """Trainable parameters."""
+        return sum(weight.adapter(self.train.lora) for weight in self.targets)
+
+    def nbytes(self, *parts: Part, first: int = 0) -> float:
+        """Bytes of the weights of these parts; of those in decoder layers only layers ``first`` and above."""
+        quantization = self.config.get("quantization") or {}
+        chosen = (w for w in self.weights if w.part in parts and (w.layer is None or w.layer >= first))
+        return sum(weight.nbytes(quantization, self.engine.item) for weight in chosen)

@@ -1,0 +1,296 @@
+"""The planner's figures against the models themselves: counts exactly, memory as MLX reports it."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from medtune import config, files, known, planner
+from medtune.demo.twin import write_twin
+from medtune.errors import UserError
+from medtune.planner import Load, Machine
+from medtune.planner.shapes import PARTS
+from medtune.planner.subject import CPU, GPU, Model
+from medtune.schemas import TrainConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def settings(profile: str = "demo", *overrides: str) -> TrainConfig:
+    return config.load(TrainConfig, CONFIGS / profile / "train.yaml", overrides)
+
+
+def instance(shape: dict[str, Any]) -> Any:
+    """The libraries' own model of this config.json, its arrays not yet made: 30 billion parameters take no memory."""
+    copy = json.loads(json.dumps(shape))
+    if "vision_config" not in shape:
+        module = importlib.import_module(f"mlx_lm.models.{shape['model_type']}")
+        return module.Model(module.ModelArgs.from_dict(copy))
+    from mlx_vlm.utils import update_module_configs
+
+    module = importlib.import_module(f"mlx_vlm.models.{shape['model_type']}")
+    settings = module.ModelConfig.from_dict(copy)
+    return module.Model(update_module_configs(settings, module, copy, ["text", "vision"]))
+
+
+def sizes(model: Any) -> dict[str, int]:
+    """Parameters of a loaded model by module."""
+    from mlx.utils import tree_flatten
+
+    counts: dict[str, int] = {}
+    for name, value in tree_flatten(model.parameters()):
+        module = name.rsplit(".", 1)[0]
+        counts[module] = counts.get(module, 0) + value.size
+    return counts
+
+
+@pytest.mark.parametrize("name", known.names())
+def test_the_built_in_models_have_the_parameters_of_mlx_vlms_classes_module_by_module(name: str) -> None:
+    shape = known.config(name)
+    assert shape is not None
+    assert {weight.name: weight.size for weight in Model(shape, settings(), GPU).weights} == sizes(instance(shape))
+
+
+TEXT = {
+    "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": 4, "rms_norm_eps": 1e-6,
+    "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 512, "rope_theta": 1e4,
+}  # fmt: skip
+SPARSE = {
+    "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "mlp_only_layers": [],
+    "moe_intermediate_size": 48, "norm_topk_prob": True,
+}  # fmt: skip
+VISION = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
+ROPE = {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+FAMILIES = [
+    {"model_type": "qwen3", **TEXT, "head_dim": 32, "tie_word_embeddings": True},
+    {"model_type": "qwen3_moe", **TEXT, **SPARSE, "head_dim": 16, "tie_word_embeddings": False},
+    {"model_type": "qwen2", **TEXT, "tie_word_embeddings": False},
+    {"model_type": "llama", **TEXT, "attention_bias": True, "mlp_bias": True},
+    {"model_type": "qwen2_5_vl", **TEXT, **ROPE, "tie_word_embeddings": False,
+     "vision_config": {**VISION, "model_type": "qwen2_5_vl", "hidden_size": 32, "intermediate_size": 40,
+                       "out_hidden_size": 64}},
+    {"model_type": "qwen2_vl", **TEXT, **ROPE, "tie_word_embeddings": True,
+     "vision_config": {**VISION, "model_type": "qwen2_vl", "embed_dim": 32, "mlp_ratio": 4.0, "hidden_size": 64}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", FAMILIES, ids=lambda shape: shape["model_type"])
+def test_the_other_families_are_counted_module_by_module_too(shape: dict[str, Any]) -> None:
+    assert {weight.name: weight.size for weight in Model(shape, settings(), GPU).weights} == sizes(instance(shape))
+
+
+def test_a_model_of_another_family_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="gpt2: not supported; choose one of qwen3_vl"):
+        planner.plan({"model_type": "gpt2"}, settings(), Load.guess(), GPU, Machine.mac(64)).parameters  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Qwen3-VL-2B-Instruct", 2_127_532_032),
+        ("Qwen3-VL-4B-Instruct", 4_437_815_808),
+        ("Qwen3-VL-8B-Instruct", 8_767_123_696),
+        ("Qwen3-VL-30B-A3B-Instruct", 31_070_754_032),
+    ],
+)
+def test_the_built_in_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
+    assert sum(weight.size for weight in Model(known.config(name) or {}, settings(), GPU).weights) == parameters
+
+
+@pytest.mark.parametrize("bits", [None, 4, 8])
+@pytest.mark.parametrize("moe", [False, True])
+def test_the_weights_take_the_bytes_of_the_loaded_model(tmp_path: Path, moe: bool, bits: int | None) -> None:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    folder = write_twin(tmp_path / "twin", moe=moe, bits=bits)
+    shape = files.read_json(folder / "config.json")
+    stored = mx.load(str(folder / "model.safetensors"))
+    assert isinstance(stored, dict)
+    expected = sum(value.nbytes for _, value in tree_flatten(stored))
+    assert Model(shape, settings(), CPU).nbytes(*PARTS) == expected
+
+
+def test_the_original_run_trains_35_651_584_parameters_in_136_mib() -> None:
+    plan = planned("lora_2000")
+    assert sum(plan.trainable.values()) == 35_651_584
+    assert plan.adapter_bytes / 2**20 == 136.0
+    assert plan.trainable == {"attention": 35_651_584}
+
+
+def planned(profile: str, *overrides: str, memory: float = 64, load: Load | None = None) -> planner.Plan:
+    train = settings(profile, *overrides)
+    shape = planner.model_config(train.base_model)
+    return planner.plan(shape, train, load or Load.guess(), GPU, Machine.mac(memory))
+
+
+LORAS = [
+    (),
+    ("lora.keys=[q_proj, mlp.gate]",),
+    ("lora.keys=[gate_proj, up_proj, down_proj]", "lora.num_layers=-1"),
+    ("lora.vision=true", "lora.merger=true"),
+    ("lora.keys=[v_proj, o_proj]", "lora.dora=true"),
+]
+
+
+@pytest.mark.parametrize("overrides", LORAS)
+@pytest.mark.parametrize("moe", [False, True])
+def test_the_trainable_parameters_are_those_of_the_attached_adapters(moe: bool, overrides: tuple[str, ...]) -> None:
+    from medtune import adapters
+
+    if not moe and "mlp.gate" in "".join(overrides):
+        overrides = ("lora.keys=[q_proj]",)
+    train = settings("demo", "lora.num_layers=2", *overrides)
+    shape = twin_config(moe)
+    model = instance(shape)
+    adapters.attach(model, train.lora)
+    census = {kind: count for kind, count in adapters.census(model).items() if count}
+    assert planner.plan(shape, train, Load.guess(), CPU, Machine.here()).trainable == census
+
+
+def twin_config(moe: bool) -> dict[str, Any]:
+    """A model large enough that arithmetic, not overhead, decides its memory; small enough for two cores."""
+    shape = known.config("Qwen3-VL-30B-A3B-Instruct" if moe else "Qwen3-VL-2B-Instruct")
+    assert shape is not None
+    head = 32
+    shape["text_config"] |= {
+        "hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 4000, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": head, "intermediate_size": 768, "tie_word_embeddings": False,
+        "rope_scaling": {"type": "default", "mrope_section": [6, 5, 5], "mrope_interleaved": True},
+    }  # fmt: skip
+    if moe:
+        shape["text_config"] |= {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 768}
+    shape["tie_word_embeddings"] = False
+    shape["vision_config"] |= {
+        "depth": 1, "hidden_size": 64, "intermediate_size": 64, "out_hidden_size": 256, "num_heads": 4,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    return shape
+
+
+STEP = ("batch_size=2", "lora.num_layers=3", "trunk_cache=on")
+
+
+@pytest.mark.parametrize(
+    ("moe", "length", "rank", "checkpoint"),
+    [(False, 256, 16, "off"), (False, 192, 64, "on"), (True, 192, 16, "off"), (True, 192, 16, "on")],
+)
+def test_the_peak_of_a_training_step_is_foreseen_within_15_percent(
+    moe: bool, length: int, rank: int, checkpoint: str
+) -> None:
+    train = settings("demo", *STEP, f"lora.rank={rank}", f"grad_checkpoint={checkpoint}")
+    shape = twin_config(moe)
+    load = Load(records=10, tokens=10 * length, image_tokens=0, supervised=0.25, longest=length)
+    plan = planner.plan(shape, train, load, CPU, Machine.here())
+    foreseen, measured = sum(plan.phases["training"].values()), peak_of_a_step(shape, train, length)
+    print(f"foreseen {foreseen / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB: {foreseen / measured - 1:+.1%}")
+    assert abs(foreseen / measured - 1) < 0.15
+
+
+def peak_of_a_step(shape: dict[str, Any], train: TrainConfig, length: int) -> int:
+    """MLX's peak memory over two optimizer steps on stored activations, the trunk's weights dropped."""
+    import mlx.core as mx
+
+    from medtune import adapters
+    from medtune.anatomy import Anatomy
+    from medtune.step import Step
+
+    gc.collect()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    anatomy = Anatomy.of(instance(shape))
+    first = len(anatomy.layers) - train.lora.num_layers
+    model = anatomy.model
+    model.vision_tower = model.language_model.model.embed_tokens = None
+    for index in range(first):
+        anatomy.layers[index] = None
+    adapters.attach(model, train.lora)
+    step = Step(anatomy, first, train, compiled=False, checkpoint=train.grad_checkpoint == "on")
+    mx.eval(model.parameters(), step.optimizer.state)
+    mx.reset_peak_memory()
+    for number in (1, 2):
+        outcome = step([micro_batch(train.batch_size, length, anatomy.hidden_size)], number)
+        mx.eval(outcome, model.trainable_parameters(), step.optimizer.state)
+    return mx.get_peak_memory() - before
+
+
+def micro_batch(size: int, length: int, hidden: int) -> Any:
+    """Random activations of which a quarter of the rows is supervised."""
+    import mlx.core as mx
+
+    from medtune.feed import MicroBatch
+    from medtune.objective import Rows
+
+    count = size * length // 4
+    rows: dict[str, mx.array] = dict.fromkeys(Rows._fields, mx.zeros(count, mx.int32))
+    rows |= {"at": mx.arange(count), "weights": mx.ones(count), "compared": mx.zeros(count)}
+    rows |= {name: mx.zeros(size) for name in ("term", "desirable", "reference")}
+    rows |= {"partner": mx.arange(size)}
+    positions = mx.broadcast_to(mx.arange(length, dtype=mx.int32), (3, size, length))
+    inputs = (mx.random.normal((size, length, hidden)), positions, None)
+    mx.eval(inputs, rows)
+    tokens = size * length
+    return MicroBatch(
+        inputs=inputs, rows=Rows(**rows), ids=("a",) * size, drawn=size, tokens=tokens, padded=tokens, supervised=count
+    )
+
+
+def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
+    from medtune import batches, objective, trunk
+    from medtune.planner import load, memory
+
+    assert load.BUCKET == batches.BUCKET
+    assert memory.CHUNK == objective.CHUNK
+    assert memory.PASS_TOKENS == trunk.PASS_TOKENS
+
+
+def test_the_cache_takes_the_bytes_the_store_would_write() -> None:
+    from medtune.trunk import Layout
+
+    plan = planned("lora_2000")
+    layout = Layout(hidden=2048, dtype="uint16", mlx_dtype="bfloat16", levels=0)
+    assert plan.cached
+    assert plan.cache_bytes == layout.bytes(plan.load.tokens, plan.load.image_tokens)
+
+
+def test_the_original_run_fits_a_mac_of_16_gb_and_the_small_profiles_the_macs_they_are_for() -> None:
+    assert planned("lora_2000", memory=16).fits
+    assert planned("qwen3_vl_4b", memory=16).fits
+    assert planned("qwen3_vl_2b", memory=8).fits
+    assert not planned("lora_2000", memory=8).fits
+
+
+def test_what_is_advised_makes_it_fit() -> None:
+    plan = planned("lora_2000", memory=16, load=replace(Load.guess(), longest=3072))
+    assert not plan.fits
+    remedies = plan.remedies()
+    assert remedies == ["grad_accumulation_steps=2"]
+    assert planned("lora_2000", *remedies, memory=16, load=plan.load).fits
+
+
+def test_more_of_anything_never_needs_less_memory() -> None:
+    small = planned("qwen3_vl_4b", "grad_checkpoint=off")
+    for larger in (
+        planned("qwen3_vl_4b", "grad_checkpoint=off", "batch_size=4"),
+        planned("qwen3_vl_4b", "grad_checkpoint=off", "lora.rank=128"),
+        planned("qwen3_vl_4b", "grad_checkpoint=off", "lora.num_layers=32"),
+        planned("qwen3_vl_4b", "grad_checkpoint=off", load=replace(Load.guess(), longest=2048)),
+        planned("qwen3_vl_4b", "grad_checkpoint=off", "trunk_cache=off"),
+    ):
+        assert sum(larger.phases["training"].values()) > sum(small.phases["training"].values())
+
+
+def test_a_plan_is_shown_with_its_figures_and_without_weights() -> None:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(planned("lora_2000").render())
+    shown = capture.get()
+    for figure in ("35,651,584 trainable parameters", "136.0 MiB", "31.1 B", "16 GB", "128 GB"):
+        assert figure in shown
