@@ -1,9 +1,12 @@
-"""How much memory a machine lets a model use."""
+"""How much memory a machine lets a model use, and how much disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
+from medtune import files
 from medtune.receipt import machine
 
 MACS = (8, 16, 24, 32, 48, 64, 128)  # GB of unified memory, as sold
@@ -12,10 +15,11 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's memory and the share of it that a model may take, in bytes."""
+    """A machine's memory, the share of it that a model may take, and its free disk, in bytes."""
 
     memory: float
     usable: float
+    disk: float = inf
 
     @classmethod
     def mac(cls, gigabytes: float) -> Machine:
@@ -23,9 +27,9 @@ class Machine:
         return cls(gigabytes * GIB, gigabytes * GIB * (2 / 3 if gigabytes < 36 else 3 / 4))
 
     @classmethod
-    def here(cls) -> Machine:
-        """This machine; outside macOS four fifths of the memory are counted as free for it."""
-        facts = machine()
-        if facts["system"] == "Darwin":
-            return cls.mac(facts["memory_gb"])
-        return cls(facts["memory_gb"] * GIB, facts["memory_gb"] * GIB * 0.8)
+    def here(cls, folder: Path = Path()) -> Machine:
+        """This machine, with the disk ``folder`` is on; outside macOS four fifths of the memory count as usable."""
+        facts, disk = machine(), files.free_bytes(folder.absolute())
+        memory = facts["memory_gb"] * GIB
+        usable = cls.mac(facts["memory_gb"]).usable if facts["system"] == "Darwin" else 0.8 * memory
+        return cls(memory, usable, disk)

@@ -64,12 +64,16 @@ class Plan:
         """Disk of the trunk cache, 0 where it is not used."""
         return cache_bytes(self.model, self.load) if self.cached else 0
 
-    @property
+    @cached_property
     def cached(self) -> bool:
-        """Whether the frozen layers run once per example: as told, or where examples are seen more than once."""
+        """Whether the frozen layers run once per example: as told, or where that pays and half the free disk holds it.
+
+        It pays where examples are seen more than once; it cannot be where the layers below are changed at each step.
+        """
         if self.model.whole or self.train.lora.neftune or self.train.trunk_cache == "off":
             return False
-        return self.train.trunk_cache == "on" or self.epochs > 1
+        fits = cache_bytes(self.model, self.load) < 0.5 * self.machine.disk
+        return self.train.trunk_cache == "on" or (self.epochs > 1 and fits)
 
     @property
     def epochs(self) -> float:
