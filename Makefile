@@ -50,7 +50,7 @@ $(error SET is for one stage: make data|plan|train|test-model|chat|deploy SET="$
 endif
 endif
 
-.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all
+.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all import
 .PHONY: test test-all check lint bench ablate lock clean ask
 
 help: ## this list
@@ -80,6 +80,9 @@ train: $(TRAINING) ## dataset -> adapters; goes on where it was stopped
 
 monitor: $(READY) ## watch the training, live or afterwards; WEB=1: as a local page
 	$(PY) tools/monitor_training.py $(RUN) $(if $(WEB),--web)
+
+import: $(READY) ## an adapter made elsewhere -> RUN: FROM=FOLDER BASE=MODEL
+	$(PY) tools/import_adapter.py $(FROM) --base $(BASE) --out $(RUN)
 
 test-model: $(EVALUATION) ## adapters -> evaluation: tuned against base or BASELINE
 
