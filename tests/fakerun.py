@@ -314,7 +314,18 @@ def deployment(run: Path, data: Path) -> dict[str, Any]:
         "bytes": 10_000,
         "files": [{"name": "model.safetensors", "bytes": 10_000, "sha256": sha256(folder / "model.safetensors")}],
         "precision": "bf16",
-        "layers": [{"name": f"layer.{i}", "precision": "bf16", "share": 0.1, "cosine": 0.999} for i in range(64)],
+        "layers": [
+            {
+                "name": f"language_model.model.layers.{layer}.self_attn.{part}_proj",
+                "precision": "bf16",
+                "share": 0.999,
+                "cosine": 0.998,
+                "relative": 0.01 + layer / 1000,
+                "noise": 0.0016,
+            }
+            for layer in range(32, 48)
+            for part in "qkvo"
+        ],
         "untouched": 1037,
         "proofs": levels,
     }

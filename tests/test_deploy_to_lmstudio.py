@@ -168,12 +168,46 @@ def test_a_dry_run_tells_everything_and_writes_nothing(run: Path, capsys: pytest
 @pytest.mark.usefixtures("unproved")
 def test_a_failed_gate_stops_the_deploy_unless_it_is_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dimensions = {"accuracy": {"n": 9, "baseline": 0.5, "tuned": 0.4, "delta": -0.1, "ci_low": -0.2, "ci_high": 0.0}}
-    results = {"gate": {"passed": False, "failures": ["accuracy fell by 0.10"]}, "dimensions": dimensions}
+    results: dict[str, Any] = {
+        "gate": {"passed": False, "failures": ["accuracy fell by 0.10"]},
+        "dimensions": dimensions,
+    }
+    results["adapters"] = {"hash": files.sha256(run / adapters.WEIGHTS)}
     files.write_json(run / "evaluation.json", vars(Receipt("evaluation", {}, [], {}, results=results)))
     assert _deploy(run) == 1
     assert "accuracy fell by 0.10" in capsys.readouterr().err and not _folder(run).exists()
     assert _deploy(run, "--allow-failed-gate") == 0
     assert "| accuracy | 9 | 0.500 | 0.400 | -0.100 [-0.200, 0.000] |" in (_folder(run) / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("unproved")
+def test_an_evaluation_of_other_adapters_neither_stops_nor_is_quoted(run: Path) -> None:
+    results = {"gate": {"passed": False, "failures": ["x"]}, "dimensions": {}, "adapters": {"hash": "another"}}
+    files.write_json(run / "evaluation.json", vars(Receipt("evaluation", {}, [], {}, results=results)))
+    assert _deploy(run) == 0
+    assert "Not measured" in (_folder(run) / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("unproved")
+def test_installing_lm_studio_later_makes_the_deploy_worth_repeating(run: Path) -> None:
+    assert _deploy(run) == 0
+    (Path.home() / ".lmstudio").mkdir()
+    assert _deploy(run) == 0
+    assert (Path.home() / ".lmstudio" / "models" / "medtune" / "small-medical-v2" / "config.json").exists()
+
+
+def test_another_chat_template_than_the_trained_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = write_twin(tmp_path / "base", moe=False, layers=2)
+    run = write_run(tmp_path / "run", base)
+    training = files.read_json(run / "training.json")
+    training["results"]["template_hash"] = basemodel.find(str(base)).template_hash
+    files.write_json(run / "training.json", training)
+    assert _deploy(run, "--dry-run") == 0
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    assert _deploy(run, "--dry-run") == 1
+    assert "not the chat template of the training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -295,8 +295,8 @@ def test_the_page_is_complete_in_itself(run: Path) -> None:
     assert all(address.startswith("data:") for address in loaded if "xlink" not in address)
     assert not re.search(r"@import|url\(http|<script|<link", html)
     assert (
-        html.count("<svg") == 5 and html.count("<figure>") == 7
-    )  # five drawings, the pictures of a case and of a sample
+        html.count("<svg") == 6 and html.count("<figure>") == 8
+    )  # six drawings, the pictures of a case and of a sample
 
 
 def test_the_contents_lead_to_every_section(run: Path) -> None:

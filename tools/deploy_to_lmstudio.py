@@ -78,7 +78,7 @@ def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.proof import stack
 
     run.check_gate(args.allow_failed_gate)
-    path, inputs = args.run / "deployment.json", deployment.inputs(run)
+    path, inputs = args.run / "deployment.json", deployment.inputs(run, settings)
     with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
         plan = deployment.plan(run, settings)
         print("\n".join(plan.lines()), flush=True)

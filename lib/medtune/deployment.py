@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune import basemodel, deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
+from medtune.adapters import WEIGHTS
 from medtune.basemodel import Base
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -47,13 +48,16 @@ class Run:
                     folder=base.path,
                 )
             )
-        evaluation = path / "evaluation.json"
+        if training.results.get("template_hash", base.template_hash) != base.template_hash:
+            raise UserError(
+                tr("{folder}: not the chat template of the training; bring it back or train again", folder=base.path)
+            )
         data = training.results.get("dataset", {}).get("path", "")
         manifest = Path(data) / "manifest.json"
         return cls(
             path,
             training,
-            Receipt.read(evaluation) if evaluation.exists() else None,
+            _evaluation(path),
             Receipt.read(manifest) if data and manifest.exists() else None,
             base,
         )
@@ -78,6 +82,15 @@ class Run:
                    trained=trained)
             )  # fmt: skip
         return wanted
+
+
+def _evaluation(run: Path) -> Receipt | None:
+    """The evaluation of these very adapters; one of an earlier training says nothing of them."""
+    path = run / "evaluation.json"
+    if not path.exists():
+        return None
+    found = Receipt.read(path)
+    return found if found.results["adapters"]["hash"] == files.sha256(run / WEIGHTS) else None
 
 
 @dataclass(frozen=True)
@@ -133,9 +146,13 @@ class Plan:
     def advice(self) -> list[str]:
         """For the screen, after it is done: what to click and what to ask first."""
         at = self.place.folder
-        place = at if self.home else tr("copy {folder} to ~/.lmstudio/models/{key}", folder=at, key=self.key)
+        done = (
+            tr("deployed: {folder}", folder=at)
+            if self.home
+            else tr("made: {folder}; copy it to ~/.lmstudio/models/{key}", folder=at, key=self.key)
+        )
         return [
-            tr("deployed: {place}", place=place),
+            done,
             tr("LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar; drop an image in",
                key=self.key, name=self.place.name),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
@@ -172,8 +189,7 @@ def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
         except UserError:
             transaction.withdraw(at)
             raise
-        if plan.home:
-            say(tr("preset: {path}", path=preset.write(plan.home, at.name, plan.system_prompt)))
+        say(tr("preset: {path}", path=preset.write(plan.home or run.path, at.name, plan.system_prompt)))
     return _results(plan, listing, verdicts)
 
 
@@ -256,7 +272,11 @@ def _results(plan: Plan, listing: list[dict[str, Any]], verdicts: list[Verdict])
     }
 
 
-def inputs(run: Run) -> dict[str, str]:
-    """What decides a deploy: the adapters and the base."""
-    weights = run.path / "adapters.safetensors"
-    return {weights.name: files.sha256(weights), "base_model": run.base.weights_hash}
+def inputs(run: Run, config: DeployConfig) -> dict[str, str]:
+    """What decides a deploy: the adapters, the base, and where the folder goes (LM Studio may be installed later)."""
+    place = str(Place.of(run.path, config).folder.absolute())
+    return {
+        WEIGHTS: files.sha256(run.path / WEIGHTS),
+        "base_model": run.base.weights_hash,
+        "folder": files.hash_of(place),
+    }

@@ -10,6 +10,7 @@ from medtune.i18n import tr
 from medtune.receipt import Receipt
 
 NOT_MEASURED = "-"
+LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "unknown")
 
 
 def write(key: str, training: Receipt, evaluation: Receipt | None, manifest: Receipt | None, matrices: str) -> str:
@@ -30,9 +31,7 @@ def write(key: str, training: Receipt, evaluation: Receipt | None, manifest: Rec
 def _base(results: dict[str, Any]) -> str:
     """The base model's name; of a folder only its last part, since a path would tell the person's name."""
     name = results["base_model"]["name"]
-    return (
-        name if name.count("/") == 1 and not name.startswith((".", "/", "~")) else name.rstrip("/").rpartition("/")[2]
-    )
+    return name.rstrip("/").rpartition("/")[2] if name.startswith((".", "/", "~")) else name
 
 
 def _license(manifest: Receipt | None) -> str:
@@ -40,8 +39,9 @@ def _license(manifest: Receipt | None) -> str:
 
 
 def _metadata(results: dict[str, Any], manifest: Receipt | None) -> dict[str, Any]:
+    spdx = _license(manifest).lower()
     return {
-        "license": _license(manifest),
+        **({"license": spdx} if spdx in LICENSES else {"license": "other", "license_name": _license(manifest)}),
         "base_model": _base(results),
         "base_model_relation": "finetune",
         "pipeline_tag": "image-text-to-text",
@@ -68,7 +68,10 @@ def _made_of(training: Receipt, manifest: Receipt | None, matrices: str) -> list
         ),
         tr("stored: {matrices}; every other tensor is the base's, bit for bit", matrices=matrices),
         tr("training finished {when}, commit {commit}", when=training.finished, commit=training.commit[:12]),
-        tr("license of the data (the strictest source): {license}", license=_license(manifest)),
+        tr(
+            "license of the data (the strictest source): {license}; the base model's own applies as well",
+            license=_license(manifest),
+        ),
     ]
     sources = manifest.results.get("sources", []) if manifest else []
     said += [f"{source['path'].rpartition('/')[2]}: {source['records']}, {source['license']}" for source in sources]

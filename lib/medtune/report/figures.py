@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -197,12 +198,36 @@ def shares(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
+def deployed(facts: Facts, say: Say) -> Figure | None:
+    """Of each adapted matrix, layer by layer: how much it changed and how much of that the deployed one kept."""
+    rows = [row for row in facts.trusted("deployment.layers") or [] if re.search(r"layers\.\d+\.", row["name"])]
+    if not rows:
+        return None
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["name"].rpartition(".")[2], []).append(row)
+    figure = Figure(figsize=(7.6, 2.8), layout="constrained")
+    panels = {"relative": "change of the weights", "share": "kept of the change", "cosine": "cosine with the change"}
+    places = figure.subplots(1, 3)
+    for axes, (key, title) in zip(places, panels.items(), strict=True):
+        for kind, items in kinds.items():
+            layers = [int(re.findall(r"layers\.(\d+)\.", item["name"])[-1]) for item in items]
+            axes.plot(layers, [item[key] for item in items], marker="o", markersize=3, label=kind)
+        axes.set(xlabel=say("decoder layer"), title=say(title))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if key != "relative":
+            axes.set_ylim(min(0.9, *(row[key] for row in rows)), 1.01)
+    places[-1].legend(loc="lower right", fontsize=8)
+    return figure
+
+
 DRAWINGS: dict[str, Drawing] = {
     "loss": loss,
     "dimensions": dimensions,
     "comparison": compared,
     "checks": checks,
     "shares": shares,
+    "deployed": deployed,
 }
 
 
