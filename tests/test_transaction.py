@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medtune import files, transaction
+from medtune import disk, files, transaction
 from medtune.errors import UserError
 from medtune.transaction import Place
 
@@ -125,7 +125,7 @@ class Killed(BaseException):
 def _steps() -> list[tuple[Any, str]]:
     """Every call by which the transaction changes the disk."""
     return [
-        (os, "rename"), (os, "replace"), (shutil, "rmtree"), (transaction, "_exchange"), (transaction, "_sync"),
+        (os, "rename"), (os, "replace"), (shutil, "rmtree"), (disk, "exchange"), (disk, "sync"),
         (Path, "mkdir"), (Path, "unlink"), (Path, "rmdir"), (Path, "write_text"),
     ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_a_deploy_killed_at_any_step_leaves_one_complete_version(
     tmp_path: Path, die_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, exchange: bool, before: list[str]
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(transaction, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(disk, "exchange", lambda a, b: False)
     for steps in range(200):
         place = Place(tmp_path / f"at-{steps}", "medtune", "small-v2")
         for version in before:
@@ -195,7 +195,7 @@ def test_a_rollback_killed_at_any_step_loses_no_version(
     tmp_path: Path, die_at: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(transaction, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(disk, "exchange", lambda a, b: False)
     for steps in range(200):
         place = Place(tmp_path / f"at-{steps}", "medtune", "small-v2")
         _deploy(place, "one")

@@ -19,7 +19,7 @@ from medtune.schemas import DeployConfig
 from medtune.transaction import Place
 
 if TYPE_CHECKING:
-    from medtune.deployment import Run
+    from medtune.finishedrun import Run
 
 
 def parse(argv: list[str] | None) -> Namespace:
@@ -59,8 +59,9 @@ def main(argv: list[str] | None = None) -> None:
         return
     engine.start()
     from medtune import deployment, export
+    from medtune.finishedrun import Run
 
-    run = deployment.Run.open(args.run)
+    run = Run.open(args.run)
     if args.export:
         export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
         print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))

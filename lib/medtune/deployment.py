@@ -10,87 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import basemodel, deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
+from medtune import deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
 from medtune.adapters import WEIGHTS
-from medtune.basemodel import Base
 from medtune.errors import UserError
+from medtune.finishedrun import Run
 from medtune.i18n import tr
 from medtune.proof import Subject, Verdict, canaries, references
-from medtune.receipt import Receipt
 from medtune.schemas import DeployConfig
 from medtune.tensors import Weights
 from medtune.transaction import Place
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run and the base model it was trained on."""
-
-    path: Path
-    training: Receipt
-    evaluation: Receipt | None
-    manifest: Receipt | None
-    base: Base
-
-    @classmethod
-    def open(cls, path: Path) -> Run:
-        """Read the receipts; a base model that is not the one of the training is refused."""
-        training = Receipt.read(path / "training.json")
-        recorded = training.results["base_model"]
-        base = basemodel.find(recorded["name"])
-        if base.weights_hash != recorded["hash"]:
-            raise UserError(
-                tr(
-                    "{folder}: not the weights this run was trained on; bring them back or train again",
-                    folder=base.path,
-                )
-            )
-        if training.results.get("template_hash", base.template_hash) != base.template_hash:
-            raise UserError(
-                tr("{folder}: not the chat template of the training; bring it back or train again", folder=base.path)
-            )
-        data = training.results.get("dataset", {}).get("path", "")
-        manifest = Path(data) / "manifest.json"
-        return cls(
-            path,
-            training,
-            _evaluation(path),
-            Receipt.read(manifest) if data and manifest.exists() else None,
-            base,
-        )
-
-    def check_gate(self, allowed: bool) -> None:
-        """Refuse a run whose evaluation failed its gate."""
-        gate: dict[str, Any] = self.evaluation.results["gate"] if self.evaluation else {"passed": True}
-        if not gate["passed"] and not allowed:
-            raise UserError(
-                tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
-                   "--allow-failed-gate", path=self.path, failures="; ".join(map(str, gate["failures"])))
-            )  # fmt: skip
-
-    def system_prompt(self, wanted: str) -> str:
-        """The system prompt to build in; one that was not trained with is refused."""
-        trained = self.training.results.get("system_prompt", "")
-        if wanted in ("", "training"):
-            return trained if wanted else ""
-        if wanted != trained:
-            raise UserError(
-                tr("system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
-                   trained=trained)
-            )  # fmt: skip
-        return wanted
-
-
-def _evaluation(run: Path) -> Receipt | None:
-    """The evaluation of these very adapters; one of an earlier training says nothing of them."""
-    path = run / "evaluation.json"
-    if not path.exists():
-        return None
-    found = Receipt.read(path)
-    return found if found.results["adapters"]["hash"] == files.sha256(run / WEIGHTS) else None
 
 
 @dataclass(frozen=True)
@@ -205,30 +136,13 @@ def _prove(verdicts: Iterable[Verdict], say: Say) -> list[Verdict]:
     """Say each verdict as it comes; the first failed one is a UserError."""
     seen = []
     for verdict in verdicts:
-        say(sentence(verdict))
+        say(verdict.line)
         seen.append(verdict)
         if verdict.verdict == "failed":
             raise UserError(
                 tr("refused at {level} ({name}): {note}", level=verdict.level, name=tr(verdict.name), note=verdict.note)
             )
     return seen
-
-
-def sentence(verdict: Verdict) -> str:
-    """One line of a verdict with the figures that matter."""
-    figures = verdict.figures
-    said = ""
-    if "least_share" in figures:
-        said = tr("{adapted} matrices moved (share ≥ {least_share:.3f}, cosine ≥ {least_cosine:.3f}), {untouched} "
-                  "tensors untouched", **figures)  # fmt: skip
-    elif "kl_to_tuned" in figures:
-        said = tr("KL to base + adapter {kl_to_tuned:.2g}, to the base {kl_to_base_mean:.2g}; {flips} of {positions} "
-                  "top tokens flipped; another image moves the answer by {image_effect:.2g}", **figures)  # fmt: skip
-    elif "telling" in figures:
-        said = tr("{like_tuned} of {telling} telling answers like base + adapter's", **figures)
-    return f"  {verdict.level} {tr(verdict.name)}: {tr(verdict.verdict)}" + "".join(
-        f" · {x}" for x in (said, verdict.note) if x
-    )
 
 
 def _subject(plan: Plan, staged: Path, pinned: Path | None) -> Subject:

@@ -8,77 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import sqrt
 from pathlib import Path
 from typing import Any, Literal
 
-import mlx.core as mx
-
-from medtune import links, matrices
+from medtune import disk, matrices
 from medtune.deltas import Delta
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.matrices import Form, Matrix
+from medtune.survival import Survival, Tally
 from medtune.tensors import Entry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
-KEPT = 0.95  # auto: least share of the delta that must survive, and least cosine with it
-NOISE = 0.02  # auto: most that rounding may move the weights, as a share of them; 4 bits move them by about 0.09
 GROUPS = (64, 32)  # group sizes for a matrix that was not packed before
-
-
-@dataclass(frozen=True)
-class Survival:
-    """How a stored change R - W compares with the intended one D = T - W."""
-
-    share: float  # <R - W, D> / <D, D>: 1 when all of it is there
-    cosine: float  # between R - W and D: below 1 by the noise of rounding
-    relative: float  # |D| / |W|
-    noise: float  # |R - T| / |T|: what rounding adds, over the whole matrix
-
-    @property
-    def kept(self) -> bool:
-        """Whether ``auto`` is content: a large change survives 4 bits, but the matrix around it is rounded twice."""
-        return self.share >= KEPT and self.cosine >= KEPT and self.noise <= NOISE
-
-
-@dataclass
-class Tally:
-    """Sums over blocks from which a Survival is computed."""
-
-    dot: float = 0.0
-    intended: float = 0.0
-    stored: float = 0.0
-    base: float = 0.0
-    target: float = 0.0
-
-    def add(self, base: mx.array, target: mx.array, stored: mx.array) -> None:
-        """Count one block, all (R, K) float32."""
-        intended, actual = target - base, stored - base
-        self.dot += _dot(actual, intended)
-        self.intended += _dot(intended, intended)
-        self.stored += _dot(actual, actual)
-        self.base += _dot(base, base)
-        self.target += _dot(target, target)
-
-    @property
-    def survival(self) -> Survival:
-        """The figures; a change that was not intended counts as kept when nothing moved."""
-        noise = _ratio(self.stored - 2 * self.dot + self.intended, self.target)
-        if self.intended == 0:
-            still = float(self.stored == 0)
-            return Survival(still, still, 0.0, noise)
-        cosine = self.dot / sqrt(self.intended * self.stored) if self.stored else 0.0
-        return Survival(self.dot / self.intended, cosine, _ratio(self.intended, self.base), noise)
-
-
-def _ratio(square: float, other: float) -> float:
-    """Of two norms, given squared."""
-    return sqrt(max(0.0, square) / other) if other else 0.0
-
-
-def _dot(a: mx.array, b: mx.array) -> float:
-    return (a * b).sum().item()  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -170,7 +112,7 @@ def write(weights: Weights, changes: list[Change], folder: Path) -> list[Shard]:
     for number, shard in enumerate(weights.shards, 1):
         path = folder / ("model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors")
         if shard.is_mlx and not any(tensor.name in replaced for tensor in shard.tensors):
-            links.real_copy(shard.path, path)
+            disk.real_copy(shard.path, path)
         else:
             pieces = list(_pieces(shard, by_module, replaced))
             entries = [entry for piece in pieces for entry in _entries(piece)]

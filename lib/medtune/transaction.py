@@ -12,25 +12,20 @@ stays inside one file system and LM Studio, which looks exactly two levels deep,
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune import files, lmstudio
+from medtune import disk, files, lmstudio
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.schemas import DeployConfig
 
 WORK = ".medtune"
-AT_FDCWD = -100 if sys.platform == "linux" else -2
-EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2 and RENAME_SWAP of macOS's renameatx_np
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ def recover(place: Place) -> None:
     if place.swap.exists():
         if not place.folder.exists() and place.previous.exists():  # killed between two renames
             os.rename(place.previous, place.folder)
-        if _inode(place.folder) == files.read_json(place.swap)["inode"]:  # the new one is in place
+        if disk.inode(place.folder) == files.read_json(place.swap)["inode"]:  # the new one is in place
             _settle(place)
         place.swap.unlink()
     for left in (place.incoming, place.trash):
@@ -140,14 +135,14 @@ def staging(place: Place, needed: int) -> Iterator[Path]:
 def commit(place: Place) -> None:
     """Put the staged version in place and keep the one it replaces."""
     for path in place.incoming.iterdir():
-        _sync(path)
-    _sync(place.incoming)
+        disk.sync(path)
+    disk.sync(place.incoming)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(place.ours, {"folder": str(place.folder)})
-    files.write_json(place.swap, {"inode": _inode(place.incoming)})
+    files.write_json(place.swap, {"inode": disk.inode(place.incoming)})
     if not place.folder.exists():
         os.rename(place.incoming, place.folder)
-    elif not _exchange(place.incoming, place.folder):  # no such call here: for a moment the target is missing
+    elif not disk.exchange(place.incoming, place.folder):  # no such call here: for a moment the target is missing
         _drop_previous(place)
         os.rename(place.folder, place.previous)
         os.rename(place.incoming, place.folder)
@@ -159,8 +154,8 @@ def rollback(place: Place) -> None:
     """Exchange the present version with the previous one; doing it twice changes nothing."""
     if not (place.folder.exists() and place.previous.exists()):
         raise UserError(tr("{folder}: no previous version; nothing was changed", folder=place.folder))
-    files.write_json(place.swap, {"inode": _inode(place.previous)})
-    if not _exchange(place.previous, place.folder):
+    files.write_json(place.swap, {"inode": disk.inode(place.previous)})
+    if not disk.exchange(place.previous, place.folder):
         os.rename(place.folder, place.incoming)
         os.rename(place.previous, place.folder)
     _settle(place)
@@ -195,7 +190,7 @@ def _settle(place: Place) -> None:
         _drop_previous(place)
         os.rename(place.incoming, place.previous)
     for folder in (place.folder.parent, place.work):
-        _sync(folder)
+        disk.sync(folder)
 
 
 def _drop_previous(place: Place) -> None:
@@ -203,30 +198,3 @@ def _drop_previous(place: Place) -> None:
     if place.previous.exists():
         os.rename(place.previous, place.trash)
         shutil.rmtree(place.trash)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two folders' names atomically; False where the system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, "renameat2" if sys.platform == "linux" else "renameatx_np", None)
-    if call is None:
-        return False
-    if call(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), ctypes.c_uint(EXCHANGE)) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(b))
-
-
-def _inode(path: Path) -> int | None:
-    return path.stat().st_ino if path.exists() else None
-
-
-def _sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

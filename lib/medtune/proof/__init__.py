@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
+from medtune.i18n import tr
+
 if TYPE_CHECKING:
     from medtune.basemodel import Base
     from medtune.deltas import Delta
@@ -35,6 +37,29 @@ class Verdict:
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
         return asdict(self)
+
+    @property
+    def line(self) -> str:
+        """For the screen: the verdict and the figures that matter."""
+        parts = [f"  {self.level} {tr(self.name)}: {tr(self.verdict)}", *self._said(), self.note]
+        return " · ".join(part for part in parts if part)
+
+    def _said(self) -> Iterator[str]:
+        figures = self.figures
+        if "least_share" in figures:
+            yield tr(
+                "{adapted} matrices moved (share ≥ {least_share:.3f}, cosine ≥ {least_cosine:.3f}), {untouched} "
+                "tensors untouched",
+                **figures,
+            )
+        if "kl_to_tuned" in figures:
+            yield tr(
+                "KL to base + adapter {kl_to_tuned:.2g}, to the base {kl_to_base_mean:.2g}; {flips} of {positions} "
+                "top tokens flipped; another image moves the answer by {image_effect:.2g}",
+                **figures,
+            )
+        if "telling" in figures:
+            yield tr("{like_tuned} of {telling} telling answers like base + adapter's", **figures)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from medtune import files, matrices
 from medtune.deltas import Delta
-from medtune.fuse import Survival, Tally
 from medtune.i18n import tr
 from medtune.proof import Subject
+from medtune.survival import Survival, Tally
 from medtune.tensors import Tensor, Weights
 
 NAME = "weights"
