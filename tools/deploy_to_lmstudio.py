@@ -65,6 +65,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.export:
         export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
         print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))
+        print(
+            tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=args.export[1])
+        )
     elif args.dry_run:
         print("\n".join(deployment.plan(run, settings).lines()))
     elif args.prove:
