@@ -106,11 +106,14 @@ report: $(READY) ## receipts -> report; only reads, never trains
 $(MANIFEST): $(CONFIGS)/data.yaml $(wildcard data/raw/$(if $(filter demo,$(PROFILE)),demo/*,mine)) $(call ask,$(SOURCES)$(call set,data)) | $(READY)
 	$(prepare) $(call set,data)
 
+# an imported adapter was trained elsewhere: there is nothing to train it again from
+ifeq ($(shell grep -s -l '"imported":' $(TRAINING)),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
 	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
+endif
 
-$(EVALUATION): $(TRAINING) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
+$(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
 	$(evaluate) $(call set,test-model)
 
 $(DEPLOYMENT): $(EVALUATION) $(CONFIGS)/deploy.yaml $(call ask,$(call set,deploy)) | $(READY)
