@@ -1,0 +1,186 @@
+"""The Makefile, with stand-ins for the tools: what is up to date is left alone, what is asked for by name is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STAND_IN = """#!/bin/bash
+# writes the receipt of the tool it is called for, and remembers the call
+echo "$*" >> calls
+args=("$@")
+for i in "${!args[@]}"; do [ "${args[$i]}" = --out ] && out=${args[$((i + 1))]}; done
+case $1 in
+  tools/prepare_data.py) receipt=$out/manifest.json ;;
+  tools/train_final.py) receipt=$out/training.json ;;
+  tools/test_v2_model.py) receipt=$2/evaluation.json ;;
+  tools/deploy_to_lmstudio.py) receipt=$2/deployment.json ;;
+  tools/make_report.py) receipt=$out/REPORT.md ;;
+  *) exit 0 ;;
+esac
+case "$*" in *--plan*|*--cli*|*--rollback*|*--undeploy*) exit 0 ;; esac
+mkdir -p "$(dirname "$receipt")" && echo '{}' > "$receipt"
+"""
+CHAIN = ["prepare_data", "train_final", "test_v2_model", "deploy_to_lmstudio", "make_report"]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The Makefile and the configs, with a stand-in for Python and for the environment."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for name in ("requirements.lock", "pyproject.toml", "tools/setup.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("lib", "tests"):
+        (tmp_path / name).mkdir()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    age(tmp_path, 1000)
+    (tmp_path / ".venv" / ".medtune").touch()
+    return tmp_path
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Make everything in ``folder`` so much older: file systems may only keep whole seconds."""
+    for path in sorted(folder.rglob("*")):
+        now = path.stat().st_mtime
+        os.utime(path, (now - seconds, now - seconds))
+
+
+def make(project: Path, *words: str, code: int = 0) -> tuple[list[str], str]:
+    """Run make; returns the calls of tools, each from its name on, and what was printed."""
+    (project / "calls").unlink(missing_ok=True)
+    done = subprocess.run(
+        [os.environ.get("MAKE_TO_TEST", "make"), *words], cwd=project, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    age(project, 10)
+    calls = (project / "calls").read_text().splitlines() if (project / "calls").exists() else []
+    return [call.removeprefix("tools/") for call in calls], done.stdout + done.stderr
+
+
+def tools(calls: list[str]) -> list[str]:
+    return [call.split(".py")[0] for call in calls]
+
+
+def test_make_alone_lists_the_targets(project: Path) -> None:
+    calls, said = make(project)
+    assert calls == []
+    for target in ("data", "plan", "train", "test-model", "deploy", "report", "all", "test", "check", "clean"):
+        assert f"\n  {target} " in said
+
+
+def test_a_fresh_project_goes_through_every_stage_in_order(project: Path) -> None:
+    calls, _ = make(project, "all")
+    assert tools(calls) == CHAIN
+
+
+def test_a_second_make_all_does_nothing_and_says_so_in_one_line(project: Path) -> None:
+    make(project, "all")
+    calls, said = make(project, "all")
+    assert calls == []
+    assert said.startswith("nothing to do: adapters_v2") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("edited", "redone"),
+    [("data", CHAIN), ("train", CHAIN[1:]), ("eval", CHAIN[2:]), ("deploy", CHAIN[3:])],
+)
+def test_an_edited_config_repeats_its_stage_and_those_after_it_only(
+    project: Path, edited: str, redone: list[str]
+) -> None:
+    make(project, "all")
+    (project / f"configs/demo/{edited}.yaml").touch()
+    assert tools(make(project, "all")[0]) == redone
+    assert make(project, "all")[0] == []
+
+
+def test_report_only_reads_even_where_everything_is_out_of_date(project: Path) -> None:
+    make(project, "all")
+    for config in (project / "configs/demo").iterdir():
+        config.touch()
+    assert tools(make(project, "report")[0]) == ["make_report"]
+
+
+def test_set_goes_to_the_stage_that_was_asked_for_and_to_no_other(project: Path) -> None:
+    calls, _ = make(project, "train", "SET=iters=50 lora.rank=64")
+    assert tools(calls) == CHAIN[:2]
+    assert "--set" not in calls[0]
+    assert calls[1].endswith("--set iters=50 --set lora.rank=64")
+    calls, _ = make(project, "train", "SET=iters=60")
+    assert tools(calls) == ["train_final"], "the tool says whether that is another run"
+    calls, _ = make(project, "test-model", "SET=max_tokens=5")
+    assert tools(calls) == ["test_v2_model"] and calls[0].endswith("--set max_tokens=5")
+
+
+def test_set_without_a_stage_is_refused_in_one_line(project: Path) -> None:
+    calls, said = make(project, "all", "SET=iters=50", code=2)
+    assert calls == [] and "SET is for one stage" in said
+
+
+def test_another_profile_asks_the_trainer_although_its_files_are_older(project: Path) -> None:
+    make(project, "data", "PROFILE=lora_2000")
+    make(project, "all")
+    calls, _ = make(project, "test-model", "PROFILE=lora_2000")
+    assert tools(calls)[0] == "train_final" and "data/processed/lora_2000 " in calls[0]
+
+
+def test_a_profile_that_does_not_exist_is_named_with_those_that_do(project: Path) -> None:
+    _, said = make(project, "data", "PROFILE=lora_200", code=2)
+    assert "configs/lora_200/data.yaml: no such file" in said and "lora_2000" in said
+
+
+def test_a_baseline_and_sources_reach_their_tools(project: Path) -> None:
+    make(project, "all")
+    calls, _ = make(project, "test-model", "BASELINE=adapters_v1")
+    assert tools(calls) == ["test_v2_model"] and "--baseline adapters_v1" in calls[0].replace("'", "")
+    calls, _ = make(project, "data", "SOURCES=a.jsonl b")
+    assert calls[0].startswith("prepare_data.py a.jsonl b --config configs/demo/data.yaml")
+
+
+def test_an_imported_adapter_is_deployed_without_being_trained_again(project: Path) -> None:
+    (project / "adapters_x").mkdir()
+    (project / "adapters_x" / "training.json").write_text('{"results": {"imported": {}}}')
+    calls, _ = make(project, "deploy", "RUN=adapters_x")
+    assert "train_final" not in tools(calls) and tools(calls)[-1] == "deploy_to_lmstudio"
+
+
+def test_clean_keeps_adapters_and_raw_data(project: Path) -> None:
+    make(project, "all")
+    (project / "data/raw/mine").mkdir(parents=True)
+    make(project, "clean")
+    assert (project / "adapters_v2/training.json").exists() and (project / "data/raw/mine").exists()
+    assert not (project / "data/processed").exists() and not (project / "docs/reports").exists()
+
+
+def test_setup_is_skipped_when_the_lock_did_not_change(project: Path) -> None:
+    venv = project / ".venv"
+    sums = subprocess.run(["cksum", "requirements.lock", "pyproject.toml"], cwd=project, capture_output=True, text=True)
+    (venv / ".medtune").write_text(sums.stdout)
+    age(venv, 5000)
+    (project / "pyproject.toml").touch()
+    assert make(project, "setup")[1].strip() in ("tools/setup.sh .venv", "")
+    assert not (project / "calls").exists(), "nothing was installed"
+
+
+def test_no_python_at_all_is_one_line(project: Path, tmp_path: Path) -> None:
+    shutil.rmtree(project / ".venv")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("bash", "cksum", "cat", "dirname"):
+        (bare / name).symlink_to(shutil.which(name) or name)
+    done = subprocess.run(
+        ["bash", "tools/setup.sh", ".venv"], cwd=project, env={"PATH": str(bare)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no Python 3.11 or newer found") and done.stderr.count("\n") == 1
