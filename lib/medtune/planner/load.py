@@ -40,8 +40,8 @@ class Load:
 
     @classmethod
     def guess(cls) -> Load:
-        """2,000 records of 256 tokens, a third of them in images, none longer than 1,024."""
-        return cls(records=2000, tokens=512_000, image_tokens=170_000, supervised=0.4, longest=1024, assumed=True)
+        """2,000 records of 256 tokens, a third of them in images; the longest as long as the profiles allow."""
+        return cls(records=2000, tokens=512_000, image_tokens=170_000, supervised=0.4, longest=2048, assumed=True)
 
     @classmethod
     def find(cls, data: Path) -> Load:
