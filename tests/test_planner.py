@@ -281,7 +281,7 @@ def test_more_of_anything_never_needs_less_memory() -> None:
         planned("qwen3_vl_4b", "grad_checkpoint=off", "batch_size=4"),
         planned("qwen3_vl_4b", "grad_checkpoint=off", "lora.rank=128"),
         planned("qwen3_vl_4b", "grad_checkpoint=off", "lora.num_layers=32"),
-        planned("qwen3_vl_4b", "grad_checkpoint=off", load=replace(Load.guess(), longest=2048)),
+        planned("qwen3_vl_4b", "grad_checkpoint=off", load=replace(Load.guess(), longest=4096)),
         planned("qwen3_vl_4b", "grad_checkpoint=off", "trunk_cache=off"),
     ):
         assert sum(larger.phases["training"].values()) > sum(small.phases["training"].values())

@@ -9,14 +9,14 @@ from typing import Any
 from medtune import basemodel, files, known
 from medtune.errors import UserError
 from medtune.planner.load import Load
-from medtune.planner.machines import Machine
-from medtune.planner.plan import Plan, plan
+from medtune.planner.machines import GIB, Machine
+from medtune.planner.plan import Measured, Plan, plan
 from medtune.planner.subject import CPU, GPU
 from medtune.schemas import TrainConfig
 
 METRICS = "metrics.jsonl"
 
-__all__ = ["Load", "Machine", "Plan", "for_run", "plan"]
+__all__ = ["Load", "Machine", "Measured", "Plan", "for_run", "plan"]
 
 
 def for_run(train: TrainConfig, data: Path, run: Path) -> Plan:
@@ -25,15 +25,14 @@ def for_run(train: TrainConfig, data: Path, run: Path) -> Plan:
     Without a data set its size is assumed; a step's time is known where ``run`` has measured some.
     """
     engine = GPU if sys.platform == "darwin" else CPU
-    return plan(
-        model_config(train.base_model), train, Load.find(data), engine, Machine.here(), measured_step(run / METRICS)
-    )
+    config = model_config(train.base_model)
+    return plan(config, train, Load.find(data), engine, Machine.here(), measured(run / METRICS))
 
 
-def measured_step(metrics: Path) -> float | None:
-    """Seconds of an optimizer step, from the last report of a run; None before the first."""
+def measured(metrics: Path) -> Measured | None:
+    """What the last report of a run says; None before the first."""
     reports = [row for _, row in files.read_jsonl(metrics) if row["kind"] == "train"] if metrics.exists() else []
-    return 1 / reports[-1]["it_per_sec"] if reports else None
+    return Measured(1 / reports[-1]["it_per_sec"], reports[-1]["peak_memory_gb"] * GIB) if reports else None
 
 
 def model_config(name: str) -> dict[str, Any]:

@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What a run with these settings really took, once it has reported."""
+
+    step_seconds: float  # of one optimizer step
+    peak: float  # bytes
+
+
+@dataclass(frozen=True)
 class Plan:
     """One run on one machine; every figure follows from the model's config.json, the settings and the load."""
 
     model: Model
     load: Load
     machine: Machine
-    step_seconds: float | None = None  # of one optimizer step, where one was measured
+    measured: Measured | None = None
 
     @property
     def train(self) -> TrainConfig:
@@ -117,11 +125,6 @@ class Plan:
         """Whether the whole model fits the machine, a tenth above its weights kept for the conversation."""
         return 1.1 * sum(self.phases["answering"].values()) <= self.machine.usable
 
-    @property
-    def seconds(self) -> float | None:
-        """Time of all steps, where one was measured."""
-        return None if self.step_seconds is None else self.step_seconds * self.train.iters
-
     def render(self) -> RenderableType:
         """The plan for a terminal."""
         from medtune.planner.screen import render
@@ -170,7 +173,7 @@ def plan(
     load: Load,
     engine: Engine,
     machine: Machine,
-    step_seconds: float | None = None,
+    measured: Measured | None = None,
 ) -> Plan:
     """The plan of training ``train`` on the model of this config.json."""
-    return Plan(Model(config, train, engine), load, machine, step_seconds)
+    return Plan(Model(config, train, engine), load, machine, measured)

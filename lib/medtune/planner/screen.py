@@ -113,16 +113,21 @@ def _disk(plan: Plan) -> Text:
 
 
 def _time(plan: Plan) -> Text:
-    if plan.seconds is None:
-        said = tr("time: known after the first report of make train; stop it with Ctrl-C, it goes on where it was")
-    else:
-        said = tr(
-            "time: {minutes:.0f} min for {steps} steps at {seconds:.2f} s as measured in this run folder",
-            minutes=plan.seconds / 60,
-            steps=plan.train.iters,
-            seconds=plan.step_seconds,
+    if plan.measured is None:
+        return Text(
+            tr("time: known after the first report of make train; stop it with Ctrl-C, it goes on where it was")
         )
-    return Text(said)
+    return Text(
+        tr(
+            "measured in this run folder: {seconds:.2f} s a step, {minutes:.0f} min for {steps} steps; peak {peak}, "
+            "foreseen {error:+.0%}",
+            seconds=plan.measured.step_seconds,
+            minutes=plan.measured.step_seconds * plan.train.iters / 60,
+            steps=plan.train.iters,
+            peak=megabytes(plan.measured.peak),
+            error=plan.peak / plan.measured.peak - 1,
+        )
+    )
 
 
 def _macs(plan: Plan) -> Table:
