@@ -1,0 +1,27 @@
+"""One contender per file: ``NAME`` for people, ``KIND`` of rows it can train on, ``run(job, watch)``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol
+
+from medtune.bench.job import Job, Kind
+from medtune.bench.watch import Watch
+
+ORDER = ("vlm", "plain", "cached", "again", "lm", "cached_text")  # mlx-vlm first: the others are compared with it
+
+
+class Contender(Protocol):
+    """A trainer that takes the job."""
+
+    NAME: str
+    KIND: Kind
+
+    def run(self, job: Job, watch: Watch) -> None:
+        """Train the job from its adapters, writing down every step."""
+        ...
+
+
+def get(name: str) -> Contender:
+    """The contender in the file ``name``; none imports MLX before it runs."""
+    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]

@@ -1,0 +1,121 @@
+"""The model of a job: a Qwen3-VL with random weights in any shape, for speed does not ask what a model knows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from medtune import files, known
+from medtune.demo import blueprint
+from medtune.demo.twin import DEMO_MODEL, SHARED_FILES
+
+GROUP = 64  # of quantised weights, as mlx-community's
+TURN_END = "{{- '<|im_end|>\\n' }}"  # ends the assistant's turn in the demo model's template
+LAST_TURN_END = "{{- '<|im_end|>' ~ ('' if loop.last else '\\n') }}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A dense Qwen3-VL of some layers, or the shapes of a published one at 4 bits."""
+
+    layers: int = 12
+    hidden: int = 384
+    published: str = ""  # name in ``medtune.known``, e.g. Qwen3-VL-30B-A3B-Instruct
+
+
+def write(folder: Path, size: Size, seed: int = 0) -> Path:
+    """Write a model folder that mlx-lm and mlx-vlm load; the weights are made and written a layer at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHARED_FILES:
+        shutil.copyfile(DEMO_MODEL / name, folder / name)
+    _write_template(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    shape = blueprint.Shape(
+        vocabulary=tokenizer.get_vocab_size(),
+        hidden=size.hidden,
+        layers=size.layers,
+        intermediate=size.hidden * 5 // 2 // 32 * 32,
+        vision_hidden=192,
+        vision_layers=6,
+        vision_heads=6,
+        vision_intermediate=512,
+        deepstack=(1, 3),
+    )
+    config = blueprint.write(folder, shape, tokenizer)
+    if size.published:
+        config = _published(size.published, config)
+    _write_weights(folder, config, seed, bits=4 if size.published else None)
+    files.write_json(folder / "config.json", config)
+    return folder
+
+
+def _write_template(folder: Path) -> None:
+    """End the last turn with its end token: mlx-vlm supervises all that follows the prompt, we only what is learned."""
+    template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    head, assistant, rest = template.partition("message.role == 'assistant'")
+    if TURN_END not in rest:
+        raise ValueError(f"{folder}: the demo model's template does not end a turn as expected")
+    text = head + assistant + rest.replace(TURN_END, LAST_TURN_END, 1)
+    (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
+    files.write_json(folder / "chat_template.json", {"chat_template": text})
+
+
+def _published(name: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The published model's config.json with the token ids of our tokenizer, which is far smaller than its head."""
+    config = known.config(name)
+    if config is None:
+        raise ValueError(f"{name}: not in medtune.known")
+    ids = {key: own[key] for key in own if key.endswith("_token_id")}
+    return config | ids | {"vocab_size": config["text_config"]["vocab_size"]}
+
+
+def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | None) -> None:
+    """One shard per decoder layer and one for the rest; a layer's arrays exist only while they are written."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten
+
+    module = importlib.import_module(f"mlx_vlm.models.{config['model_type']}")
+    mx.random.seed(seed)
+    model = module.Model(module.ModelConfig.from_dict(json.loads(json.dumps(config))))  # lazy: nothing is drawn yet
+    model.set_dtype(mx.bfloat16 if bits else mx.float32)
+    if bits:
+        config["quantization"] = config["quantization_config"] = _quantize(model, bits)
+    layers = model.language_model.model.layers
+    places: dict[str, str] = {}
+
+    def save(name: str, prefix: str, part: nn.Module) -> None:
+        tensors = {f"{prefix}{key}": value for key, value in tree_flatten(part.parameters())}
+        mx.save_safetensors(str(folder / name), tensors, {"format": "mlx"})
+        places.update(dict.fromkeys(tensors, name))
+
+    for index in range(len(layers)):
+        save(f"model-layer-{index:02d}.safetensors", f"language_model.model.layers.{index}.", layers[index])
+        layers[index] = nn.Module()
+        mx.clear_cache()
+    save("model-rest.safetensors", "", model)
+    files.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
+
+
+def _quantize(model: Any, bits: int) -> dict[str, Any]:
+    """Quantise the language model as mlx-community does: the router at 8 bits, the vision tower not at all."""
+    import mlx.nn as nn
+
+    entry: dict[str, Any] = {"group_size": GROUP, "bits": bits, "mode": "affine"}
+
+    def how(path: str, module: nn.Module) -> bool | dict[str, Any]:
+        if "vision_tower" in path or not hasattr(module, "to_quantized"):
+            return False
+        if path.endswith("mlp.gate"):
+            entry[path] = {"group_size": GROUP, "bits": 8}
+            return entry[path]
+        return True
+
+    nn.quantize(model, group_size=GROUP, bits=bits, class_predicate=how)
+    return entry
