@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from workshop import settings_file, write_dataset
 
-from medtune import config, files, known, planner
+from medtune import basemodel, config, files, known, planner
+from medtune.anatomy import Anatomy
+from medtune.chat import Chat
+from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
 from medtune.planner import Load, Machine
+from medtune.planner.memory import trunk_phase
 from medtune.planner.shapes import PARTS
 from medtune.planner.subject import CPU, GPU, Model
 from medtune.schemas import TrainConfig
@@ -240,6 +245,34 @@ def micro_batch(size: int, length: int, hidden: int) -> Any:
     return MicroBatch(
         inputs=inputs, rows=Rows(**rows), ids=("a",) * size, drawn=size, tokens=tokens, padded=tokens, supervised=count
     )
+
+
+@pytest.mark.parametrize(("moe", "group"), [(False, 4), (True, 2)])
+def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moe: bool, group: int
+) -> None:
+    import mlx.core as mx
+
+    from medtune import training
+
+    monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
+    folder = write_twin(tmp_path / "twin", moe=moe, layers=6, hidden=256)
+    data = Dataset.open(write_dataset(tmp_path, folder))
+    train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
+    base = basemodel.find(str(folder))
+    chat = Chat(base)
+    examples = training.gather(data, chat, train).examples
+    store = training.open_store(base, Anatomy.of(base.load()), 4)
+    plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
+    foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())
+    gc.collect()
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    training.fill_store(store, base, chat, 4, group, examples)
+    measured = mx.get_peak_memory() - before
+    print(f"foreseen {foreseen / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB: {foreseen / measured - 1:+.1%}")
+    assert abs(foreseen / measured - 1) < 0.15
 
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:

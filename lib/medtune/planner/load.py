@@ -20,7 +20,7 @@ class Load:
     image_tokens: int
     supervised: float  # share of the tokens that the loss looks at
     longest: int  # tokens of the longest example
-    longest_image: int = 1024  # visual tokens of the largest image
+    image: int = 0  # visual tokens of a large image
     assumed: bool = False  # nobody counted: there is no data set yet
 
     @classmethod
@@ -29,19 +29,22 @@ class Load:
         splits = [results["splits"][name] for name in ("train", "valid")]
         tokens = sum(split["tokens"] for split in splits)
         image_tokens = sum(split["image_tokens"] for split in splits)
+        pictured = sum(split["dimensions"]["vision"][kind] for split in splits for kind in ("desirable", "undesirable"))
         return cls(
             records=sum(split["records"] for split in splits),
             tokens=tokens,
             image_tokens=image_tokens,
             supervised=sum(split["supervised_tokens"] for split in splits) / max(tokens, 1),
             longest=results["max_tokens"],
-            longest_image=min(results["max_tokens"], 1024) if image_tokens else 0,
+            image=min(2 * image_tokens // max(pictured, 1), results["max_tokens"]),
         )
 
     @classmethod
     def guess(cls) -> Load:
         """2,000 records of 256 tokens, a third of them in images; the longest as long as the profiles allow."""
-        return cls(records=2000, tokens=512_000, image_tokens=170_000, supervised=0.4, longest=2048, assumed=True)
+        return cls(
+            records=2000, tokens=512_000, image_tokens=170_000, supervised=0.4, longest=2048, image=1024, assumed=True
+        )
 
     @classmethod
     def find(cls, data: Path) -> Load:

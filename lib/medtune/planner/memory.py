@@ -1,8 +1,8 @@
 """Peak memory of a run's two phases, by part, from shapes alone.
 
-The terms count the arrays MLX keeps for the backward pass of a decoder layer. What arithmetic does not give, WORKING
-and the factors of `subject.Engine`, was fitted to peaks MLX reported for steps of dense and sparse models, in float32
-and bfloat16, compiled and not, with and without checkpointing. `tests/test_planner.py` measures them again.
+The terms count the arrays MLX keeps for the backward pass of a decoder layer. What arithmetic does not give (BACKWARD,
+FORWARD, PATCH and the factors of `subject.Engine`) was fitted to peaks MLX reported for dense and sparse models, in
+float32 and bfloat16, compiled and not, with and without checkpointing. `tests/test_planner.py` measures them again.
 
 Letters: D hidden size, Q and K widths of queries and keys, I inner width over the experts a token passes, H heads,
 T length.
@@ -17,7 +17,9 @@ from medtune.planner.subject import FLOAT, Model
 STREAM_LAYERS = 4  # decoder layers of the trunk in memory at a time where all of them do not fit
 PASS_TOKENS = 4096  # of one trunk batch
 CHUNK = 1024  # rows whose logits are in memory at a time
-WORKING = {"D": 6, "Q": 8, "K": 6, "I": 2, "HT": 2}  # arrays that a layer's backward pass works with, by width
+BACKWARD = {"D": 6, "Q": 8, "K": 6, "I": 2, "HT": 2}  # arrays that a layer's backward pass works with, by width
+FORWARD = {"D": 8, "Q": 5, "K": 8, "I": 2}  # and its forward pass alone; half as much again beside narrow activations
+PATCH = 22  # float32 arrays a block of the vision tower works with, by its width
 LAYER_PARTS: tuple[Part, ...] = ("attention", "mlp", "expert", "router", "norm")
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
 
@@ -34,17 +36,18 @@ def training_phase(model: Model, load: Load, *, checkpoint: bool, cached: bool) 
     parts["adapters"] = model.trainable * FLOAT
     parts["optimizer"] = parts["adapters"] * MOMENTS[model.train.optimizer.name]
     parts["gradients"] = parts["adapters"] * (1 if model.train.grad_accumulation_steps == 1 else 2)
-    kept, parts["working"] = _busiest(model, load, tokens, checkpoint)
+    kept, working = _busiest(model, load, tokens, checkpoint)
+    parts["working"] = working if cached else max(working, _tower_working(model, load, tokens))
     parts["activations"] = kept + tokens * _inputs(model, cached)
     return {name: size for name, size in parts.items() if size}
 
 
 def trunk_phase(model: Model, load: Load, *, group: int) -> Parts:
     """Peak bytes while the frozen layers run once over every example, ``group`` decoder layers in memory at a time."""
-    tokens = max(PASS_TOKENS, load.padded)
+    tokens = min(max(PASS_TOKENS, load.padded), load.records * load.padded)  # with padding
     d, item = widths(model), model.engine.item
-    inner = item * (4 * d["D"] + 2 * d["Q"] + 2 * d["K"] + 3 * d["I"] + d["experts"] * d["D"])
-    scores = 0 if model.engine.mixed else 2 * item * d["H"] * load.padded  # a GPU's attention keeps no scores
+    inner = item * sum(count * d[name] for name, count in FORWARD.items()) * (1.5 if model.engine.mixed else 1)
+    scores = 0 if model.engine.mixed else item * d["H"] * load.padded  # a GPU's attention keeps no scores
     layers = model.nbytes(*LAYER_PARTS) * min(group, model.first) / model.text.layers
     parts = {
         "layers": layers,
@@ -114,7 +117,7 @@ def _adapter_inputs(model: Model) -> int:
 def _working(model: Model, length: int) -> float:
     """Bytes a token that the backward pass of one layer works with."""
     d = widths(model) | {"HT": model.text.heads * length}
-    return model.engine.item * sum(count * d[name] for name, count in WORKING.items())
+    return model.engine.item * sum(count * d[name] for name, count in BACKWARD.items())
 
 
 def _inputs(model: Model, cached: bool) -> int:
@@ -128,7 +131,6 @@ def _tower_working(model: Model, load: Load, tokens: int) -> float:
     tower, item = model.tower, model.engine.item
     if tower is None or not load.image_tokens:
         return 0
-    per_token = tower.merge**2
-    scores = 0 if model.engine.mixed else 2 * item * tower.heads * load.longest_image * per_token
-    inner = item * (6 * tower.hidden + 2 * tower.inner)
-    return tokens * per_token * (FLOAT * tower.patch + inner + scores)
+    patches = min(tokens, load.image_tokens) * tower.merge**2
+    scores = 0 if model.engine.mixed else item * tower.heads * load.image * tower.merge**2
+    return patches * (FLOAT * (tower.patch + PATCH * tower.hidden) + 2 * item * tower.inner + scores)
