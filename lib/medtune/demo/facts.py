@@ -321,11 +321,13 @@ class Disease:
 @cache
 def diseases() -> tuple[Disease, ...]:
     """The diseases of faker-healthcare-provider with short Chinese names (a package for development only)."""
-    from faker_healthcare.zh_CN.disease_correlations import DISEASE_CORRELATIONS
+    from faker_healthcare.zh_CN.disease_correlations import DISEASE_CORRELATIONS  # pyright: ignore[reportMissingImports]
 
     usual = {"心脏科": "心内科", "肾脏科": "肾内科", "呼吸内科": "呼吸科", "风湿病科": "风湿免疫科"}
     urgent = ("急性", "梗死", "栓塞", "气胸", "心包炎", "癫痫")  # a clinic's name would be the wrong answer
-    rows = sorted((name, data["medical_specialty"]) for name, data in DISEASE_CORRELATIONS.items())
+    rows: list[tuple[str, str]] = sorted(
+        (name, data["medical_specialty"]) for name, data in DISEASE_CORRELATIONS.items()
+    )
     return tuple(
         Disease(name, usual.get(place, place))
         for name, place in rows

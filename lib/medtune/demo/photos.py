@@ -62,7 +62,7 @@ def load(photo: Photo) -> Image.Image:
 
 def _dicom(path: str) -> Image.Image:
     """Grey values between the 1st and the 99.5th percentile."""
-    import pydicom
+    import pydicom  # pyright: ignore[reportMissingImports]
 
     grey = pydicom.dcmread(path).pixel_array.astype(float)
     low, high = np.percentile(grey, (1, 99.5))
