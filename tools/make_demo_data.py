@@ -12,6 +12,8 @@ import argparse
 import shutil
 from pathlib import Path
 
+from medtune import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -47,4 +49,4 @@ def write(path: Path, content: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
