@@ -74,7 +74,8 @@ def test_a_tool_is_a_program_that_says_what_it_reads_and_writes_and_imports_no_o
     assert text.rstrip().endswith('if __name__ == "__main__":\n    cli.run(main)')
     doc = ast.get_docstring(tree) or ""
     assert re.match(r"[^\n]+ -> [^\n]+: [^\n]+", doc), "the first line is: what it takes -> what it gives: one sentence"
-    assert "reads " in doc and "writes " in doc
+    assert "writes " in doc
+    assert "reads " in doc or tool.stem.startswith("make_demo"), "the demo is made from what stands in the library"
     others = {path.stem for path in TOOLS} - {tool.stem}
     imported = {
         alias.name.split(".")[-1] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
