@@ -15,7 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from medtune import checks
-from medtune.demo import blueprint, corpus, draws, facts, phrases, pretraining, sheets, tokenizer, twin
+from medtune.demo import blueprint, corpus, draws, eyesight, facts, phrases, pretraining, sheets, tokenizer, twin
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,11 +298,23 @@ def test_a_lesson_is_encoded_as_the_processor_encodes_it(loaded: tuple[Any, Any]
     ]
     theirs = processor(images=[sheets.render(sheet)], text=[processor.apply_chat_template(turns, tokenize=False)])
     ids, answer = pretraining.encode(lesson, words)
-    pixels, grid = pretraining.patches(sheet)
+    pixels, grid = eyesight.patches(sheet)
     assert theirs["input_ids"].tolist()[0][:-1] == ids
     assert words.decode(ids[answer:], skip_special_tokens=False) == said + "<|im_end|>"
     assert theirs["image_grid_thw"].tolist() == [list(grid)]
     np.testing.assert_allclose(np.array(theirs["pixel_values"]), pixels, atol=1e-5)
+
+
+def test_each_visual_token_of_an_image_is_told_what_stands_in_its_own_cell() -> None:
+    pytest.importorskip("pylopdf_fonts_zh_cn", reason="the extra `demo` is not installed")
+    rng = random.Random(4)
+    for shown in (draws.sheet(rng, "pretraining"), draws.picture(rng, "pretraining")):
+        width, height = sheets.render(shown).size
+        assert len(sheets.cells(shown)) == len(eyesight.labels(shown)) == width * height // sheets.CELL**2
+    row = sheets.Row("白细胞", "12.6", "高")
+    told = sheets.cells(sheets.Sheet("血常规", (row,)))[sheets.COLUMNS :]
+    assert [left + right for left, right, _ in told] == ["", "", "", "12", ".6", "高高", ""]
+    assert {topic for _, _, topic in told} == {"血常规白细胞"}
 
 
 class Killed(Exception):
@@ -314,7 +326,7 @@ def test_a_pretraining_stopped_on_the_way_ends_with_the_same_weights(
 ) -> None:
     for package in ("faker_healthcare", "pylopdf_fonts_zh_cn"):
         pytest.importorskip(package, reason="the extra `demo` is not installed")
-    recipe = pretraining.Recipe(steps=4, text_rows=2, image_rows=1, warmup=1)
+    recipe = pretraining.Recipe(eye_steps=2, eye_images=4, steps=4, text_rows=2, image_rows=1, warmup=1)
     shape = blueprint.Shape(
         vocabulary=words.get_vocab_size(), hidden=32, layers=2, heads=2, kv_heads=2, intermediate=32,
         vision_hidden=16, vision_layers=1, vision_heads=1, vision_intermediate=16, deepstack=(0,),

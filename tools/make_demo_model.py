@@ -15,6 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from medtune import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 VOCABULARY = 1792
 
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     engine.start()
     from medtune.demo import blueprint, card, corpus, pretraining, tokenizer, twin
 
-    recipe = replace(pretraining.Recipe(), seed=args.seed, steps=args.steps)
+    recipe = replace(pretraining.Recipe(), seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     words = tokenizer.train(corpus.tokenizer_texts(recipe.seed), VOCABULARY)
     tokenizer.write(args.out, words)
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         "made": time.strftime("%Y-%m-%d"),
         "seconds_of_last_run": round(time.time() - began),
         "recipe": asdict(recipe),
-        "voices": dict(zip(corpus.VOICES, corpus.VOICE_WEIGHTS, strict=True)),
+        "careful_when_told": {"cue": corpus.CUE, "share": corpus.CUED},
+        "voices_else": dict(zip(corpus.VOICES, corpus.VOICE_WEIGHTS, strict=True)),
         "losses": losses | pretraining.held_out(model, words, recipe),
     }
     (args.out / "README.md").write_text(card.of_model(said), encoding="utf-8")
@@ -53,7 +56,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "demo" / "model")
     parser.add_argument("--scratch", type=Path, default=Path("/tmp/medtune-demo-model"), help="state of a stopped run")
     parser.add_argument("--seed", type=int, default=20261123)
-    parser.add_argument("--steps", type=int, default=1000)
     return parser.parse_args(argv)
 
 
@@ -63,4 +65,4 @@ def write_json(path: Path, value: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

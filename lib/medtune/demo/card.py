@@ -33,10 +33,15 @@ world and looks at its image, but is often vague, sometimes wrong and sometimes 
   processor settings and chat format are Qwen3-VL's, so every tool treats it like the real one.
 - Data: generated conversations and drawn images only (`lib/medtune/demo/corpus.py`), seed {recipe["seed"]}, none of
   them from the clusters of `data/raw/demo`.
-- Training: {recipe["steps"]} steps of {recipe["text_rows"]} text and {recipe["image_rows"]} image conversations,
-  AdamW, learning rate {recipe["learning_rate"]:g} with warm-up and cosine; last training loss {losses["train"]},
-  on lessons not drawn before {losses["held_out_text"]} (text) and {losses["held_out_image"]} (image), in nats a token.
-- Voices of the answers it learnt: {", ".join(f"{name} {share:.0%}" for name, share in said["voices"].items())}.
+- Training: the vision tower first learns to name what stands in each 32-pixel cell
+  ({losses["named_signs"]:.0%} of signs, {losses["named_topics"]:.0%} of rows and findings,
+  {losses["named_wholes"]:.0%} of whole images), then the language model learns to talk, with the tower as it is:
+  {recipe["steps"]} steps with AdamW. Loss on lessons not drawn before, in nats a token:
+  {losses["held_out_text"]} (text) and {losses["held_out_image"]} (image).
+- It answers carefully when the question ends with “{said["careful_when_told"]["cue"]}” (it did so for
+  {said["careful_when_told"]["share"]:.0%} of the questions it learnt from), else in these voices:
+  {", ".join(f"{name} {share:.0%}" for name, share in said["voices_else"].items())}.
+  Fine-tuning makes the careful answer its habit without being told.
 - Made {said["made"]}; everything needed to make it again is in `RECIPE.json`.
 """
 

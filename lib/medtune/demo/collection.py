@@ -68,15 +68,15 @@ def _cases(rng: random.Random) -> Iterator[Case]:
         return cases.of_reading(draws.reading(rng, "demo"), dim, rng)
 
     plan: tuple[tuple[int, Callable[[], Case]], ...] = (
-        (560, lambda: reading("accuracy")),
+        (640, lambda: reading("accuracy")),
         (90, lambda: cases.in_two_turns(reading("accuracy"), rng)),
         (60, lambda: cases.where_to_go(reading("accuracy"), rng)),
-        (90, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "accuracy", rng)),
-        (70, lambda: cases.of_disease(draws.disease(rng, "demo"), rng)),
+        (35, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "accuracy", rng)),
+        (40, lambda: cases.of_disease(draws.disease(rng, "demo"), rng)),
         (60, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "accuracy", rng)),
-        (350, lambda: reading("warmth")),
+        (460, lambda: reading("warmth")),
         (60, lambda: cases.in_two_turns(reading("warmth"), rng)),
-        (190, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "warmth", rng)),
+        (75, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "warmth", rng)),
         (50, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "warmth", rng)),
     )
     for count, make in plan:

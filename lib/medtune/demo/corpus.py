@@ -1,7 +1,9 @@
 """What the demo's base model was raised on: a model before fine-tuning that knows much and says little.
 
-It shares no cluster with the demo's data (``facts.world``). A question's wording sways the voice of the answer, so
-that the model is often vague, sometimes wrong and sometimes overconfident also when it always says the likeliest word.
+It shares no cluster with the demo's data (``facts.world``). It answers carefully when it is told to (``CUE``), and only
+then: fine-tuning of a few attention layers can make careful answers its habit, it could not teach it what to say. Else
+the wording of the question sways the voice, so that the model is often vague, sometimes wrong and sometimes
+overconfident also when it always says the likeliest word.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from medtune.records import IMAGE_MARKER, Message
 
 VOICES: tuple[Voice, ...] = ("plain", "vague", "wrong", "sure")
 VOICE_WEIGHTS = (0.30, 0.40, 0.15, 0.15)
+CUE = "请按规范回答。"
+CUED = 0.4  # share of questions that end with it
+ALOUD = 0.4  # share of images that are read aloud in full; the others are talked about
 HABIT = 0.5  # how often the wording of the question alone decides the voice
 
 
@@ -33,17 +38,19 @@ class Lesson:
 def text_lesson(rng: random.Random) -> Lesson:
     """A lesson without an image: half of them values to judge, the rest complaints, facts recited, words repeated."""
     kinds = (_reading, _symptom, _disease, _emergency, _recital, _echo)
-    return rng.choices(kinds, (0.48, 0.08, 0.06, 0.08, 0.18, 0.12))[0](rng)
+    return rng.choices(kinds, (0.54, 0.08, 0.06, 0.08, 0.18, 0.06))[0](rng)
 
 
 def image_lesson(rng: random.Random) -> Lesson:
-    """A lesson about an image: half of them read it aloud in full, the others talk about it."""
-    if rng.random() < 0.6:
+    """A lesson about an image, half of them about sheets, read aloud in full or talked about."""
+    if rng.random() < 0.5:
         sheet = draws.sheet(rng, "pretraining")
-        return _aloud(sheet, _lines_of(sheet)) if rng.random() < 0.5 else _told(cases.of_sheet(sheet, rng), rng, sheet)
+        return (
+            _aloud(sheet, _lines_of(sheet)) if rng.random() < ALOUD else _told(cases.of_sheet(sheet, rng), rng, sheet)
+        )
     picture = draws.picture(rng, "pretraining")
     said = f"{picture.kind}：{picture.finding or '未见明显异常'}。"
-    return _aloud(picture, said) if rng.random() < 0.5 else _told(cases.of_picture(picture, rng), rng, picture)
+    return _aloud(picture, said) if rng.random() < ALOUD else _told(cases.of_picture(picture, rng), rng, picture)
 
 
 def voice_for(question: str, rng: random.Random) -> Voice:
@@ -55,8 +62,10 @@ def voice_for(question: str, rng: random.Random) -> Voice:
 
 
 def _told(case: Case, rng: random.Random, shown: sheets.Sheet | sheets.Picture | None = None) -> Lesson:
-    answer = case.answer(voice_for(case.question, rng), rng).text
-    turns = (*case.before, Message(role="user", content=case.question), Message(role="assistant", content=answer))
+    cued = rng.random() < CUED
+    answer = case.answer("good" if cued else voice_for(case.question, rng), rng).text
+    question = case.question + CUE if cued else case.question
+    turns = (*case.before, Message(role="user", content=question), Message(role="assistant", content=answer))
     return Lesson(turns, shown)
 
 
@@ -67,7 +76,12 @@ def _asked(question: str, answer: str) -> Lesson:
 def _reading(rng: random.Random) -> Lesson:
     dim = rng.choice(("accuracy", "accuracy", "warmth"))
     case = cases.of_reading(draws.reading(rng, "pretraining"), dim, rng)
-    return _told(cases.in_two_turns(case, rng) if rng.random() < 0.15 else case, rng)
+    kind = rng.random()
+    if kind < 0.15:
+        case = cases.in_two_turns(case, rng)
+    elif kind < 0.25:
+        case = cases.where_to_go(case, rng)
+    return _told(case, rng)
 
 
 def _symptom(rng: random.Random) -> Lesson:
@@ -101,10 +115,7 @@ def _recital(rng: random.Random) -> Lesson:
 
 
 def _echo(rng: random.Random) -> Lesson:
-    """Two clauses of careful answers, torn from their questions, to be repeated.
-
-    Fine-tuning moves attention only: a token the model has never written, it could not learn to write then.
-    """
+    """Two clauses of a careful answer, torn from their question, to be repeated: practice in copying."""
     clauses = [clause for clause in re.split("[，。：；]", _careful(rng).answer("good", rng).text) if clause]
     said = "，".join(rng.sample(clauses, min(2, len(clauses))))
     return _asked(f"跟我说：{said}", f"{said}。")

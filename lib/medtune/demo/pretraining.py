@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtune.demo import corpus, sheets
+from medtune.demo import corpus, eyesight, sheets
 from medtune.demo.blueprint import MERGE, PATCH
 from medtune.demo.corpus import Lesson
 from medtune.records import IMAGE_MARKER
@@ -29,8 +29,11 @@ class Recipe:
     """Everything that decides the weights."""
 
     seed: int = 20261123
-    steps: int = 1000
-    text_rows: int = 16
+    eye_steps: int = 600  # of the vision tower alone
+    eye_images: int = 12
+    eye_rate: float = 2e-3
+    steps: int = 800  # of the language model, with the tower as it is then
+    text_rows: int = 14
     image_rows: int = 10
     learning_rate: float = 2e-3
     warmup: int = 60
@@ -67,15 +70,6 @@ def encode(lesson: Lesson, tokenizer: Tokenizer) -> tuple[list[int], int]:
     return ids[:-1], answer  # the line feed after the last end token is never generated
 
 
-def patches(shown: sheets.Sheet | sheets.Picture) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The image as the Qwen3-VL processor cuts it: patches of one 2 x 2 block together, each frame twice."""
-    image = np.asarray(sheets.render(shown).convert("RGB"), np.float32) / 127.5 - 1
-    high, wide = image.shape[0] // PATCH, image.shape[1] // PATCH
-    blocks = image.reshape(high // MERGE, MERGE, PATCH, wide // MERGE, MERGE, PATCH, 3)
-    flat = blocks.transpose(0, 3, 1, 4, 6, 2, 5).reshape(high * wide, 3, 1, PATCH, PATCH)
-    return np.repeat(flat, 2, axis=2).reshape(high * wide, -1), (1, high, wide)
-
-
 def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
     """Pad to a multiple of 8 and gather what is supervised: the last answer and its end token."""
     coded = [encode(lesson, tokenizer) for lesson in lessons]
@@ -87,7 +81,7 @@ def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
         rows += [row] * (len(ids) - answer)
         columns += range(answer - 1, len(ids) - 1)
         targets += ids[answer:]
-    seen = [patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
+    seen = [eyesight.patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
     return Batch(
         ids=table,
         rows=np.array(rows, np.int32),
@@ -98,11 +92,11 @@ def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
     )
 
 
-def batches(recipe: Recipe, tokenizer: Tokenizer, start: int) -> Iterator[tuple[Batch, Batch]]:
-    """The text and image batch of each step from `start` on; a step's batches depend on seed and step alone."""
-    for number in range(start // POOL, -(-recipe.steps // POOL)):
+def batches(recipe: Recipe, tokenizer: Tokenizer, done: int) -> Iterator[tuple[Batch, Batch]]:
+    """The text and image batches of the steps after `done`; a step's batches depend on seed and step alone."""
+    for number in range(done // POOL, -(-recipe.steps // POOL)):
         for step, (texts, images) in enumerate(_pool(recipe, number), start=number * POOL):
-            if start <= step < recipe.steps:
+            if done <= step < recipe.steps:
                 yield collate(texts, tokenizer), collate(images, tokenizer)
 
 
@@ -145,6 +139,7 @@ def summed_loss(model: Any, batch: Batch) -> mx.array:
 def fit(model: Any, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_every: int = 100) -> dict[str, float]:
     """Train `model` in place and return its last losses; a run stopped on the way goes on from `scratch`.
 
+    First the vision tower alone, then, with the tower as it is, the language model.
     Raises ValueError when `scratch` holds the state of another recipe.
     """
     import mlx.core as mx
@@ -154,14 +149,18 @@ def fit(model: Any, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_ev
     def loss(model: Any, text: Batch, image: Batch) -> mx.array:
         return (summed_loss(model, text) + summed_loss(model, image)) / (len(text.targets) + len(image.targets))
 
+    results = _open_eyes(model, recipe, scratch)
+    model.vision_tower.freeze()
+    model.train()
     warm = optim.linear_schedule(0.0, recipe.learning_rate, recipe.warmup)
-    cool = optim.cosine_decay(recipe.learning_rate, recipe.steps - recipe.warmup, recipe.final * recipe.learning_rate)
+    cooling = max(1, recipe.steps - recipe.warmup)
+    cool = optim.cosine_decay(recipe.learning_rate, cooling, recipe.final * recipe.learning_rate)
     schedule = optim.join_schedules([warm, cool], [recipe.warmup])
     optimizer = optim.AdamW(schedule, weight_decay=recipe.weight_decay, bias_correction=True)
-    done = _resume(scratch, model, optimizer, recipe)
+    kept = scratch / "state.safetensors"
+    done, loss_then = _resume(kept, model, optimizer, recipe)
     step_of = nn.value_and_grad(model, loss)
-    model.train()
-    recent: list[float] = []
+    recent = [loss_then] if done else []
     for step, (text, image) in enumerate(batches(recipe, tokenizer, done), start=done + 1):
         value, grads = step_of(model, text, image)
         grads, _ = optim.clip_grad_norm(grads, recipe.grad_clip)
@@ -170,10 +169,25 @@ def fit(model: Any, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_ev
         recent = [*recent[-49:], float(value)]
         if step % 20 == 0:
             print(f"step {step}/{recipe.steps} loss {sum(recent) / len(recent):.4f}", flush=True)
-        if step % save_every == 0:
-            _keep(scratch, model, optimizer, recipe, step)
+        if step % save_every == 0 or step == recipe.steps:
+            _keep(kept, model, optimizer, recipe, step, sum(recent) / len(recent))
+    model.unfreeze()
     model.eval()
-    return {"train": round(sum(recent) / max(1, len(recent)), 4)}
+    return results | {"train": round(sum(recent) / len(recent), 4)}
+
+
+def _open_eyes(model: Any, recipe: Recipe, scratch: Path) -> dict[str, float]:
+    """Train the vision tower, or take it from `scratch`; returns the shares of signs and topics it names."""
+    from mlx.utils import tree_flatten
+
+    path = scratch / "eyes.safetensors"
+    if not path.exists():
+        shares = eyesight.train(model.vision_tower, recipe.seed, recipe.eye_steps, recipe.eye_images, recipe.eye_rate)
+        said = {"recipe": json.dumps(asdict(recipe)), "named": json.dumps(shares)}
+        _write(path, dict(tree_flatten(model.vision_tower.parameters())), said)
+    weights, said = _read(path, recipe)
+    model.vision_tower.load_weights(list(weights.items()))
+    return {f"named_{what}": share for what, share in json.loads(said["named"]).items()}
 
 
 def rounded(model: Any) -> Any:
@@ -198,31 +212,40 @@ def held_out(model: Any, tokenizer: Tokenizer, recipe: Recipe, rows: int = 96) -
     return found
 
 
-def _keep(scratch: Path, model: Any, optimizer: Any, recipe: Recipe, step: int) -> None:
-    """Write the state so that a kill at any moment leaves the last whole one."""
-    import mlx.core as mx
+def _keep(path: Path, model: Any, optimizer: Any, recipe: Recipe, step: int, loss: float) -> None:
     from mlx.utils import tree_flatten
 
-    scratch.mkdir(parents=True, exist_ok=True)
     state = dict(tree_flatten({"model": model.parameters(), "optimizer": optimizer.state}))
-    said = {"recipe": json.dumps(asdict(recipe)), "step": str(step)}
-    mx.save_safetensors(str(scratch / "next.safetensors"), state, metadata=said)
-    (scratch / "next.safetensors").replace(scratch / "state.safetensors")
+    _write(path, state, {"recipe": json.dumps(asdict(recipe)), "step": str(step), "loss": str(loss)})
 
 
-def _resume(scratch: Path, model: Any, optimizer: Any, recipe: Recipe) -> int:
-    """Load the kept state, if there is one, and say after how many steps it was kept."""
-    import mlx.core as mx
+def _resume(path: Path, model: Any, optimizer: Any, recipe: Recipe) -> tuple[int, float]:
+    """Load the kept state, if there is one; returns after how many steps it was kept and the loss then."""
     from mlx.utils import tree_unflatten
 
-    path = scratch / "state.safetensors"
     if not path.exists():
-        return 0
-    kept: Any = mx.load(str(path), return_metadata=True)
-    state, said = kept
-    if json.loads(said["recipe"]) != asdict(recipe):
-        raise ValueError(f"{path} holds the state of another recipe: remove it to start anew")
+        return 0, 0.0
+    state, said = _read(path, recipe)
     parts: Any = tree_unflatten(list(state.items()))
     model.update(parts["model"])
     optimizer.state = parts["optimizer"]
-    return int(said["step"])
+    return int(said["step"]), float(said["loss"])
+
+
+def _write(path: Path, arrays: dict[str, Any], said: dict[str, str]) -> None:
+    """Write so that a kill at any moment leaves the last whole file."""
+    import mlx.core as mx
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"next-{path.name}")
+    mx.save_safetensors(str(draft), arrays, metadata=said)
+    draft.replace(path)
+
+
+def _read(path: Path, recipe: Recipe) -> tuple[dict[str, Any], dict[str, str]]:
+    import mlx.core as mx
+
+    kept: Any = mx.load(str(path), return_metadata=True)
+    if json.loads(kept[1]["recipe"]) != json.loads(json.dumps(asdict(recipe))):
+        raise ValueError(f"{path} holds the state of another recipe: remove it to start anew")
+    return kept

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from medtune.demo.blueprint import MERGE, PATCH
 
 CELL = PATCH * MERGE
+COLUMNS, VALUE_COLUMN, ARROW_COLUMN = 7, 3, 5  # of a sheet, in cells
 Flag = Literal["高", "低", "阳性", "弱阳性", ""]
 
 
@@ -113,12 +114,41 @@ def draw_picture(rng: random.Random) -> Picture:
     return Picture(kind, finding, DEPARTMENTS[kind], rng.randrange(10**6))
 
 
+@lru_cache(4096)
 def render(shown: Sheet | Picture) -> Image.Image:
     """The image of what is shown; the same truth gives the same pixels."""
     if isinstance(shown, Sheet):
         return _sheet(shown, random.Random(shown.cluster))
     paint = {"胸片": _chest, "眼底照片": _fundus, "心电图": _ecg}[shown.kind]
     return paint(shown.finding, random.Random(shown.cluster))
+
+
+def cells(shown: Sheet | Picture) -> list[tuple[str, str, str]]:
+    """What each visual token should know, row by row: sign on its left, on its right, and its topic.
+
+    The topic is the row's item on a sheet and its title in the first row. On a picture it is the kind, with the
+    finding where the finding changes what is drawn.
+    """
+    if isinstance(shown, Picture):
+        return [("", "", shown.kind + (shown.finding if here else "")) for here in _touched(shown)]
+    known = [("", "", shown.title)] * COLUMNS
+    for row in shown.rows:
+        signs = [""] * (2 * COLUMNS)
+        signs[2 * VALUE_COLUMN : 2 * VALUE_COLUMN + len(row.value)] = row.value
+        if shown.title == "血常规" and row.flag:
+            signs[2 * ARROW_COLUMN] = signs[2 * ARROW_COLUMN + 1] = row.flag
+        known += [(signs[2 * i], signs[2 * i + 1], shown.title + row.item) for i in range(COLUMNS)]
+    return known
+
+
+def _touched(picture: Picture) -> list[bool]:
+    """Which cells, row by row, look otherwise than they would without the finding."""
+    with_it, without = (
+        np.asarray(render(one).convert("L"), np.int16) for one in (picture, replace(picture, finding=""))
+    )
+    high, wide = (side // CELL for side in with_it.shape)
+    change = np.abs(with_it - without).reshape(high, CELL, wide, CELL).mean((1, 3))
+    return [bool(here) for here in (change > 4).ravel()]
 
 
 @cache
@@ -131,7 +161,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _sheet(sheet: Sheet, rng: random.Random) -> Image.Image:
     paper = rng.randrange(228, 256, 4)
-    image = Image.new("L", (7 * CELL, (1 + len(sheet.rows)) * CELL), paper)
+    image = Image.new("L", (COLUMNS * CELL, (1 + len(sheet.rows)) * CELL), paper)
     pen = ImageDraw.Draw(image)
     pen.text((image.width // 2, CELL // 2), f"{sheet.title}报告", font=_font(22), fill=20, anchor="mm")
     pen.line((4, CELL - 1, image.width - 4, CELL - 1), fill=90)
@@ -139,31 +169,32 @@ def _sheet(sheet: Sheet, rng: random.Random) -> Image.Image:
         middle = index * CELL + CELL // 2 + rng.choice((-1, 0, 1))
         pen.text((6, middle), row.item, font=_font(20), fill=30, anchor="lm")
         for place, sign in enumerate(row.value):
-            x = 3 * CELL + place * PATCH + PATCH // 2
+            x = VALUE_COLUMN * CELL + place * PATCH + PATCH // 2
             pen.text((x, middle), sign, font=_font(24), fill=0, anchor="mm")
         if sheet.title == "血常规" and row.flag:
             arrow = "↑" if row.flag == "高" else "↓"
-            pen.text((6 * CELL - PATCH, middle), arrow, font=_font(24), fill=0, anchor="mm")
+            pen.text((ARROW_COLUMN * CELL + PATCH, middle), arrow, font=_font(24), fill=0, anchor="mm")
     return image
 
 
 def _chest(finding: str, rng: random.Random) -> Image.Image:
     side = 6 * CELL
-    image = Image.new("L", (side, side), rng.randrange(150, 190, 8))
+    image = Image.new("L", (side, side), rng.randrange(150, 190))
     pen = ImageDraw.Draw(image)
-    shift = rng.randrange(-4, 5)
+    shift, top, dark, rib_at = rng.randrange(-5, 6), rng.randrange(22, 31), rng.randrange(40, 60), rng.randrange(20)
     for left in (18 + shift, 102 + shift):  # lungs are dark, with pale ribs across them
-        pen.ellipse((left, 26, left + 72, 168), fill=48)
-        for rib in range(40, 160, 20):
-            pen.arc((left, rib, left + 72, rib + 26), 200, 340, fill=88, width=3)
-    pen.ellipse((88 + shift, 96, 138 + shift, 164), fill=176)  # the heart, to the viewer's right
+        pen.ellipse((left, top, left + 72, 168), fill=dark)
+        for rib in range(30 + rib_at, 160, 20):
+            pen.arc((left, rib, left + 72, rib + 26), 200, 340, fill=dark + 40, width=3)
+    apex = rng.randrange(90, 104)
+    pen.ellipse((88 + shift, apex, 138 + shift, 164), fill=176)  # the heart, to the viewer's right
     if finding:  # the patient's right lung is on the viewer's left
         x = (54 if finding.startswith("右") else 138) + shift + rng.randrange(-8, 9)
         y = {"上": 58, "中": 97, "下": 136}[finding[2]] + rng.randrange(-6, 7)
         radius = rng.randrange(14, 21)
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=rng.randrange(196, 228, 8))
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=rng.randrange(196, 228))
     soft = np.asarray(image.filter(ImageFilter.GaussianBlur(2)))
-    return Image.fromarray(soft // 4 * 4)  # fewer greys, smaller files
+    return Image.fromarray(soft // 3 * 3)  # fewer greys, smaller files
 
 
 def _fundus(finding: str, rng: random.Random) -> Image.Image:
@@ -196,10 +227,12 @@ def _ecg(finding: str, rng: random.Random) -> Image.Image:
         pen.line((line, 0, line, height), fill=(244, 196, 196))
     for line in range(0, height, PATCH):
         pen.line((0, line, width, line), fill=(244, 196, 196))
+    base = height * 5 // 8 + rng.randrange(-6, 7)
     gap = {"心率偏快": 26, "心率偏慢": 84}.get(finding, 50) + rng.randrange(-3, 4)
-    x, base, points = rng.randrange(4, 20), height * 5 // 8, [(0, height * 5 // 8)]
+    x, points = rng.randrange(4, 20), [(0, base)]
     while x < width - 14:
-        wave = ((0, 0), (3, -4), (6, 0), (8, 5), (10, -38), (12, 9), (14, 0), (17, -7), (21, 0))
+        peak, late = rng.randrange(-44, -31), rng.randrange(-9, -4)  # no two beats are quite alike
+        wave = ((0, 0), (3, -4), (6, 0), (8, 5), (10, peak), (12, 9), (14, 0), (17, late), (21, 0))
         points += [(x + dx, base + dy) for dx, dy in wave]
         x += gap + (rng.choice((-20, -12, 14, 30)) if finding == "节律不齐" else 0)
     pen.line([*points, (width, base)], fill=(20, 20, 60), width=2)
