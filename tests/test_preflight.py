@@ -42,7 +42,9 @@ class Bench:
 
     def check(self, trunk: Any = None) -> list[str]:
         trunk = trunk or Trunk(self.anatomy, self.chat, 2)
-        return preflight.check(self.step, Feed(self.probes, trunk), Feed(self.lessons, trunk), self.chat)
+        return preflight.check(
+            self.step, Feed(self.probes, trunk), Feed(self.lessons, trunk), range(len(self.lessons)), self.chat
+        )
 
 
 @pytest.fixture
@@ -130,10 +132,10 @@ def test_a_step_that_does_not_fit_is_cut_finer_and_gives_the_same_adapters(
     assert train(tmp_path / "roomy") == 0
     honest = Step.__call__
 
-    def tight(self: Step, micro: Any, step: int) -> Any:
+    def tight(self: Step, micro: Any, step: int, whole: Any) -> Any:
         if step >= 3 and any(len(batch.ids) > 1 for batch in micro):
             raise RuntimeError("[metal::malloc] Attempting to allocate 9 bytes")
-        return honest(self, micro, step)
+        return honest(self, micro, step, whole)
 
     monkeypatch.setattr(Step, "__call__", tight)
     capsys.readouterr()

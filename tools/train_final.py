@@ -8,15 +8,21 @@ writes  RUN/adapters.safetensors, adapter_config.json, numbered checkpoints, met
 
 from __future__ import annotations
 
+import argparse
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from rich import console
 
-from medtune import cli, config, engine, files, planner, receipt
+from medtune import cli, cluster, config, engine, files, planner, receipt
 from medtune.basemodel import find
 from medtune.dataset import Dataset
 from medtune.i18n import tr
 from medtune.schemas import TrainConfig
+
+OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,12 +31,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of prepare_data")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of this run")
     parser.add_argument("--plan", action="store_true", help="only say what it needs; loads no weights")
+    parser.add_argument("--hosts", help="machines to train on together: a number, names with commas, or a hostfile")
+    parser.add_argument(
+        "--worker", type=Path, help=argparse.SUPPRESS
+    )  # one of several; the leader writes its results here
     args = parser.parse_args(argv)
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
         console.Console().print(planner.for_run(settings, args.data, args.out).render())
         return
-    dataset = Dataset.open(args.data)
+    if args.worker:
+        results = alone(args, settings)
+        if cluster.Cluster.join().leads:
+            files.write_json(args.worker, results)
+        return
+    Dataset.open(args.data)
     base = find(settings.base_model)
     inputs = {"manifest.json": files.sha256(args.data / "manifest.json"), "base_model": base.weights_hash}
     with receipt.stage(
@@ -42,13 +57,28 @@ def main(argv: list[str] | None = None) -> None:
         replace=False,
         redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
     ) as done:
-        engine.start()
-        from medtune import training
-
-        job = training.assemble(dataset, base, settings, args.out)
-        done.results = job.run()
-        done.outputs = {name: files.sha256(args.out / name) for name in job.outputs}
+        done.results = together(args) if args.hosts else alone(args, settings)
+        done.outputs = {name: files.sha256(args.out / name) for name in OUTPUTS}
     print(tr("{run}: trained; next: make test-model, make deploy, make report", run=args.out))
+
+
+def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:
+    """Train here, or be one machine of several when mlx.launch started this process."""
+    engine.start()
+    from medtune import training
+
+    machines = cluster.Cluster.join()
+    run = args.out if machines.leads else cluster.scratch(args.out, machines.rank)
+    with nullcontext() if machines.leads else redirect_stdout(StringIO()):
+        return training.assemble(Dataset.open(args.data), find(settings.base_model), settings, run, machines).run()
+
+
+def together(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on several machines, each running this tool as a worker."""
+    results = args.out / ".results.json"
+    overrides = [part for override in args.set for part in ("--set", override)]
+    command = [__file__, str(args.data), "--config", str(args.config), "--out", str(args.out), *overrides]
+    return cluster.launch(args.hosts, [*command, "--worker", str(results)], results)
 
 
 if __name__ == "__main__":

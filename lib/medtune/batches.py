@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -55,9 +55,9 @@ def _proportional(draw: Mapping[str, float], count: int) -> Iterator[str]:
         yield dim
 
 
-def by_length(lengths: Sequence[int], size: int) -> Plan:
-    """Every index once, in batches of like length, longest first: the largest allocation comes first."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+def by_length(lengths: Sequence[int], size: int, chosen: Iterable[int] | None = None) -> Plan:
+    """Every chosen index (default: all) once, in batches of like length; the longest first: it needs most memory."""
+    order = sorted(range(len(lengths)) if chosen is None else chosen, key=lambda index: -lengths[index])
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 

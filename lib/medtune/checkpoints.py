@@ -17,6 +17,7 @@ from mlx.utils import tree_unflatten
 
 from medtune import adapters, files
 from medtune.arrays import flat, numbers, random_key, set_random_key
+from medtune.cluster import ALONE, Cluster
 from medtune.errors import UserError
 
 RESUME = "resume.safetensors"
@@ -52,8 +53,23 @@ def save(path: Path, model: Any, optimizer: optim.Optimizer, progress: Progress)
         mx.save_safetensors(str(partial), tensors, {"format": "mlx", "progress": json.dumps(asdict(progress))})
 
 
-def load(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -> Progress | None:
-    """Restore model, optimizer and random key in place; None where there is no state to go on from."""
+def load(
+    path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str, cluster: Cluster = ALONE
+) -> Progress | None:
+    """Restore model, optimizer and random key in place; None where there is no state to go on from.
+
+    Only the leader of a cluster has the file; it tells the others.
+    """
+    progress = _read(path, model, optimizer, fingerprint) if cluster.leads else None
+    text = cluster.text_from_leader(json.dumps(asdict(progress)) if progress else "")
+    if not text:
+        return None
+    model.update(cluster.from_leader(model.trainable_parameters()))
+    optimizer.state = cluster.from_leader(optimizer.state)
+    return Progress(**json.loads(text))
+
+
+def _read(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -> Progress | None:
     if not path.exists():
         return None
     loaded: Any = mx.load(str(path), return_metadata=True)

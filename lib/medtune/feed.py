@@ -25,17 +25,31 @@ ROW_BUCKET = 64  # the number of supervised rows is padded to a multiple: few sh
 Inputs = Activations | Callable[[], Activations]  # a call where what lies below is trained too
 
 
+class Size(NamedTuple):
+    """What batches hold: tokens without and with padding, rows of the likelihood term, lessons drawn.
+
+    A drawn lesson may bring a partner it is compared with, which is not counted as drawn.
+    """
+
+    tokens: int
+    padded: int
+    supervised: int
+    drawn: int
+
+    @classmethod
+    def sum(cls, sizes: Iterable[Size]) -> Size:
+        """All of them together."""
+        return cls(*(sum(column) for column in zip(*sizes, strict=True)))
+
+
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one call of the step takes, and its size for the log."""
+    """What one call of the step takes."""
 
     inputs: Inputs
     rows: Rows
     ids: tuple[str, ...]
-    drawn: int  # sequences that were drawn; the others are what they are compared with
-    tokens: int  # without padding
-    padded: int  # with padding
-    supervised: int  # rows of the likelihood term
+    size: Size
 
 
 class Feed:
@@ -64,11 +78,22 @@ class Feed:
             if waiting is not None:
                 yield self._finish(waiting.result())
 
+    def size(self, drawn: Sequence[int]) -> Size:
+        """What the micro-batch of these lessons holds, without making it."""
+        chosen, width = self._with_partners(drawn)
+        lessons = [self.lessons[index] for index in chosen]
+        tokens, supervised = (sum(len(x.example.tokens) for x in lessons), sum(x.supervised for x in lessons))
+        return Size(tokens, width * len(lessons), supervised, len(drawn))
+
+    def _with_partners(self, drawn: Sequence[int]) -> tuple[list[int], int]:
+        """The lessons of a micro-batch and the length they are padded to."""
+        partners = (self.lessons[index].partner for index in drawn)
+        chosen = [*drawn, *(partner for partner in partners if partner is not None)]
+        return chosen, batches.padded(max(len(self.lessons[index].example.tokens) for index in chosen))
+
     def _read(self, drawn: list[int]) -> _Read:
         """The part that needs no MLX, for the other thread."""
-        partners = [lesson.partner for lesson in (self.lessons[index] for index in drawn) if lesson.partner is not None]
-        chosen = drawn + partners
-        width = batches.padded(max(len(self.lessons[index].example.tokens) for index in chosen))
+        chosen, width = self._with_partners(drawn)
         stored = None
         if isinstance(self._source, Store):
             stored = self._source.batch([self.keys[index] for index in chosen], width)
@@ -80,10 +105,7 @@ class Feed:
             inputs=read.stored.to_mlx() if read.stored else self._live([lesson.example for lesson in lessons]),
             rows=Rows(**{name: mx.array(value) for name, value in read.rows.items()}),
             ids=tuple(lesson.example.id for lesson in lessons),
-            drawn=read.drawn,
-            tokens=sum(len(lesson.example.tokens) for lesson in lessons),
-            padded=read.width * len(lessons),
-            supervised=sum(lesson.supervised for lesson in lessons),
+            size=self.size(read.chosen[: read.drawn]),
         )
 
     def _live(self, examples: list[Example]) -> Inputs:

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from medtune.arrays import random_key, scalar, set_random_key
 from medtune.chat import Chat
+from medtune.cluster import ALONE
 from medtune.errors import raise_all
 from medtune.feed import Feed
 from medtune.i18n import tr
@@ -62,10 +63,13 @@ def _inverted(path: Path, folder: Path) -> Path:
     return copy
 
 
-def check(step: Step, probe_feed: Feed, train_feed: Feed, chat: Chat) -> list[str]:
-    """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it."""
+def check(step: Step, probe_feed: Feed, train_feed: Feed, mine: Sequence[int], chat: Chat) -> list[str]:
+    """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it.
+
+    ``mine`` are the training lessons this machine has activations of.
+    """
     problems = [*_leaks(step, probe_feed), *_blind(step, probe_feed), *_endless(train_feed.lessons, chat)]
-    first, last = _overfit(step, train_feed)
+    first, last = _overfit(step, train_feed, mine)
     if not last < first:
         problems.append(
             tr(
@@ -127,9 +131,9 @@ def _endless(lessons: Sequence[Lesson], chat: Chat) -> Iterator[str]:
         )
 
 
-def _overfit(step: Step, feed: Feed) -> tuple[float, float]:
+def _overfit(step: Step, feed: Feed, mine: Sequence[int]) -> tuple[float, float]:
     """Loss of a few right answers before and after a few steps on them; everything is put back afterwards."""
-    chosen = [index for index, lesson in enumerate(feed.lessons) if lesson.supervised and lesson.desirable]
+    chosen = [index for index in mine if feed.lessons[index].supervised and feed.lessons[index].desirable]
     chosen = sorted(chosen, key=lambda index: len(feed.lessons[index].example.tokens))[:OVERFIT_ROWS]
     (batch,) = feed.stream([chosen])
     with _untouched(step):
@@ -146,13 +150,14 @@ def _overfit(step: Step, feed: Feed) -> tuple[float, float]:
 
 @contextmanager
 def _untouched(step: Step) -> Iterator[None]:
-    parameters, optimizer = step.model.trainable_parameters(), step.optimizer
+    parameters, optimizer, cluster = step.model.trainable_parameters(), step.optimizer, step.cluster
+    step.cluster = ALONE
     key = random_key()
     try:
         yield
     finally:
         step.model.update(parameters)
-        step.optimizer = optimizer
+        step.optimizer, step.cluster = optimizer, cluster
         set_random_key(key)
 
 

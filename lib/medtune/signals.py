@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 
@@ -14,21 +15,27 @@ from types import FrameType
 class Interrupt:
     """Whether somebody asked to stop."""
 
-    requested: bool = False
+    noted: bool = False
+    file: Path | None = None  # asks too, as long as it exists
+
+    @property
+    def requested(self) -> bool:
+        """By a signal, or by the file."""
+        return self.noted or (self.file is not None and self.file.exists())
 
 
 @contextmanager
-def deferred() -> Iterator[Interrupt]:
+def deferred(file: Path | None = None) -> Iterator[Interrupt]:
     """Note the first Ctrl-C or SIGTERM instead of raising; a second one raises at once."""
-    interrupt = Interrupt()
+    interrupt = Interrupt(file=file)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt  # signals can only be handled on the main thread
         return
 
     def note(number: int, frame: FrameType | None) -> None:
-        if interrupt.requested:
+        if interrupt.noted:
             raise KeyboardInterrupt
-        interrupt.requested = True
+        interrupt.noted = True
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

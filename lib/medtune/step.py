@@ -15,7 +15,8 @@ from mlx.utils import tree_map, tree_map_with_path
 
 from medtune.anatomy import Activations, Anatomy
 from medtune.arrays import flat, scalar
-from medtune.feed import Inputs, MicroBatch
+from medtune.cluster import ALONE, Cluster
+from medtune.feed import Inputs, MicroBatch, Size
 from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
 from medtune.records import DIMENSIONS
 from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
@@ -54,8 +55,18 @@ def make_optimizer(config: Optimizer) -> optim.Optimizer:
 class Step:
     """The top of a model from decoder layer ``first``, its optimizer, and the compiled step over both."""
 
-    def __init__(self, anatomy: Anatomy, first: int, config: TrainConfig, *, compiled: bool, checkpoint: bool) -> None:
-        self.anatomy, self.first, self.config, self.checkpoint = anatomy, first, config, checkpoint
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        first: int,
+        config: TrainConfig,
+        *,
+        compiled: bool,
+        checkpoint: bool,
+        cluster: Cluster = ALONE,
+    ) -> None:
+        self.anatomy, self.first, self.config = anatomy, first, config
+        self.checkpoint, self.cluster = checkpoint, cluster
         self.model = anatomy.model
         self.optimizer = make_optimizer(config.optimizer)
         self.optimizer.init(self.model.trainable_parameters())
@@ -66,9 +77,10 @@ class Step:
             self._gradients = partial(mx.compile, inputs=state, outputs=state)(self._gradients)
             self.forward = partial(mx.compile, inputs=state, outputs=state)(self._loss)
 
-    def __call__(self, micro: Sequence[MicroBatch], step: int) -> Outcome:
-        """Take optimizer step ``step`` (1-based) over its micro-batches; nothing waits for the device but memory."""
-        loss, terms, gradients = self.gradients(micro)
+    def __call__(self, micro: Sequence[MicroBatch], step: int, whole: Size) -> Outcome:
+        """Take optimizer step ``step`` (1-based) over this machine's micro-batches of a step of size ``whole``."""
+        loss, terms, gradients = self.cluster.sum(self.gradients(micro, whole))
+        terms = Terms(*terms)
         clip = self.config.optimizer.grad_clip
         gradients, norm = optim.clip_grad_norm(gradients, clip if clip is not None else math.inf)
         self.optimizer.learning_rate = mx.array(learning_rate(self.config, step))
@@ -90,10 +102,10 @@ class Step:
             )
         self.model.update(after)
 
-    def gradients(self, micro: Sequence[MicroBatch]) -> tuple[mx.array, Terms, Any]:
-        """Loss, terms and gradients of the adapters over the micro-batches of one step."""
-        tokens = mx.array(float(sum(batch.supervised for batch in micro)))
-        drawn = mx.array(float(sum(batch.drawn for batch in micro)))
+    def gradients(self, micro: Sequence[MicroBatch], whole: Size | None = None) -> tuple[mx.array, Terms, Any]:
+        """Loss, terms and gradients of the adapters over micro-batches, as parts of a step of size ``whole``."""
+        whole = whole or Size.sum(batch.size for batch in micro)
+        tokens, drawn = mx.array(float(whole.supervised)), mx.array(float(whole.drawn))
         self.model.train()
         total: tuple[mx.array, Terms, Any] | None = None
         for batch in micro:
@@ -117,11 +129,12 @@ class Step:
         for index in reversed(range(self.first, depth)):
             mx.eval([value for name, value in named if f".layers.{index}." in name])
 
-    def gradient_norms(self, micro: Sequence[MicroBatch]) -> list[float]:
-        """Norm of the gradient that each dimension alone would give on these micro-batches."""
+    def gradient_norms(self, micro: Sequence[MicroBatch], whole: Size) -> list[float]:
+        """Norm of the gradient that each dimension alone would give on a step."""
         norms = []
         for dim in range(len(DIMENSIONS)):
-            _, _, gradients = self.gradients([replace(batch, rows=batch.rows.only(dim)) for batch in micro])
+            parts = [replace(batch, rows=batch.rows.only(dim)) for batch in micro]
+            _, _, gradients = self.cluster.sum(self.gradients(parts, whole))
             norms.append(scalar(optim.clip_grad_norm(gradients, math.inf)[1]))
         return norms
 

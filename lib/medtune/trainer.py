@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from medtune import adapters, checkpoints, signals
 from medtune.arrays import numbers, scalar
 from medtune.batches import Plan, by_length
 from medtune.checkpoints import Progress
+from medtune.cluster import STOP
 from medtune.errors import UserError
-from medtune.feed import Feed, MicroBatch
+from medtune.feed import Feed, MicroBatch, Size
 from medtune.i18n import tr
 from medtune.records import DIMENSIONS
 from medtune.runlog import RunLog
@@ -61,10 +62,11 @@ class Trainer:
         plan: Plan,
         fingerprint: str,
     ) -> None:
+        self.cluster = step.cluster
         self.step, self.adapter, self.config, self.folder, self.plan = step, adapter, config, folder, plan
         self.train_feed, self.valid_feed = feeds
         self.resume_path = folder / checkpoints.RESUME
-        restored = checkpoints.load(self.resume_path, step.model, step.optimizer, fingerprint)
+        restored = checkpoints.load(self.resume_path, step.model, step.optimizer, fingerprint, step.cluster)
         self.progress = restored or Progress(fingerprint)
         self.stopped = "finished"
 
@@ -72,7 +74,7 @@ class Trainer:
         """Train to the end, or until patience runs out; Ctrl-C saves first and then stops the program."""
         mx.set_cache_limit(CACHE_BYTES)
         start = self.progress.step
-        with RunLog(self.folder, self.config.iters, start) as log, signals.deferred() as interrupt:
+        with RunLog(self.folder, self.config.iters, start) as log, signals.deferred(self.folder / STOP) as interrupt:
             log.metric("event", start, name="resume" if start else "start", total_steps=self.config.iters, text="")
             log.say(tr("resuming at step {step}", step=start) if start else tr("training starts"))
             if not start:
@@ -93,47 +95,54 @@ class Trainer:
     def _steps_in(self, micro: int, log: RunLog, interrupt: signals.Interrupt) -> None:
         """Steps of ``micro`` micro-batches each."""
         config, progress = self.config, self.progress
+        mine = [self.cluster.share(chosen) for chosen in self.plan]
         stream = self.train_feed.stream(
-            chosen[i::micro] for chosen in self.plan[progress.step : config.iters] for i in range(micro)
+            share[i::micro] for share in mine[progress.step : config.iters] for i in range(micro)
         )
         clock = time.perf_counter()
         for number in range(progress.step + 1, config.iters + 1):
             batches = [next(stream) for _ in range(micro)]
-            outcome = self._step(batches, number)
-            self._guard(outcome, batches, number)
+            whole = self._size(number, micro)
+            outcome = self._step(batches, number, whole)
+            self._guard(outcome, number)
             progress.step = number
             progress.seconds += time.perf_counter() - clock
-            self._count(outcome, batches)
+            self._count(outcome, whole)
             log.advance(scalar(outcome.loss))
-            self._milestones(log, batches)
+            self._milestones(log, batches, whole)
             if self._out_of_patience(log):
                 return
-            if interrupt.requested:
+            if self.cluster.any(interrupt.requested):
                 self._interrupted(log)
             clock = time.perf_counter()
 
-    def _step(self, batches: Sequence[MicroBatch], number: int) -> Outcome:
+    def _size(self, number: int, micro: int) -> Size:
+        """What step ``number`` holds over all machines and micro-batches."""
+        chosen, ranks = self.plan[number - 1], self.cluster.size
+        return Size.sum(self.train_feed.size(chosen[r::ranks][i::micro]) for r in range(ranks) for i in range(micro))
+
+    def _step(self, batches: Sequence[MicroBatch], number: int, whole: Size) -> Outcome:
         """One step, evaluated; where memory is short, everything is as before it and OutOfMemory is raised."""
         parameters, state = self.step.model.trainable_parameters(), tree_map(lambda x: x, self.step.optimizer.state)
         try:
-            outcome = self.step(batches, number)
+            outcome = self.step(batches, number, whole)
             mx.eval(outcome, self.step.model.trainable_parameters(), self.step.optimizer.state)
         except RuntimeError as error:
-            if not any(word in str(error).lower() for word in MEMORY_WORDS):
+            if self.cluster.size > 1 or not any(word in str(error).lower() for word in MEMORY_WORDS):
                 raise
             self.step.model.update(parameters)
             self.step.optimizer.state = state
             raise OutOfMemory from error
         return outcome
 
-    def _milestones(self, log: RunLog, batches: Sequence[MicroBatch]) -> None:
+    def _milestones(self, log: RunLog, batches: Sequence[MicroBatch], whole: Size) -> None:
         """What is due at this step: report, validation, checkpoint."""
         config, number = self.config, self.progress.step
         last = number == config.iters
         if number % config.steps_per_report == 0 or last:
             self._report(log)
         if number % config.steps_per_eval == 0 or last:
-            self._validate(log, number, batches)
+            self._validate(log, number, self.step.gradient_norms(batches, whole))
         if number % config.save_every == 0 or last:
             self._checkpoint(log)
 
@@ -155,11 +164,11 @@ class Trainer:
         log.say(text)
         log.metric("event", progress.step, name="warning", total_steps=self.config.iters, text=text)
 
-    def _guard(self, outcome: Outcome, batches: Sequence[MicroBatch], number: int) -> None:
+    def _guard(self, outcome: Outcome, number: int) -> None:
         """A loss that is no number any more ends the run before it can be saved."""
         if math.isfinite(scalar(outcome.loss)) and math.isfinite(scalar(outcome.grad_norm)):
             return
-        ids = ", ".join(name for batch in batches for name in batch.ids)
+        ids = ", ".join(self.train_feed.lessons[index].example.id for index in self.plan[number - 1])
         raise UserError(
             tr(
                 "step {step}: the loss or gradient is not finite on examples {ids}; the last checkpoint is kept; look "
@@ -169,7 +178,7 @@ class Trainer:
             )
         )
 
-    def _count(self, outcome: Outcome, batches: Sequence[MicroBatch]) -> None:
+    def _count(self, outcome: Outcome, whole: Size) -> None:
         terms = outcome.terms
         for name, values in (("nll", terms.nll), ("rows", terms.rows)):
             sums = self.progress.window.setdefault(name, [0.0] * len(DIMENSIONS))
@@ -179,9 +188,9 @@ class Trainer:
             "steps": 1.0,
             "objective": scalar(outcome.loss),
             "grad_norm": scalar(outcome.grad_norm),
-            "tokens": sum(batch.tokens for batch in batches),
-            "padded": sum(batch.padded for batch in batches),
-            "supervised_tokens": sum(batch.supervised for batch in batches),
+            "tokens": whole.tokens,
+            "padded": whole.padded,
+            "supervised_tokens": whole.supervised,
         }
         for name, value in counts.items():
             self.progress.window[name] = self.progress.window.get(name, 0.0) + value
@@ -226,14 +235,13 @@ class Trainer:
         progress.last["train_loss"] = losses.loss
         progress.window = {"since": progress.seconds}
 
-    def _validate(self, log: RunLog, number: int, batches: Sequence[MicroBatch] = ()) -> None:
+    def _validate(self, log: RunLog, number: int, gradient_norms: Sequence[float] = ()) -> None:
         """Loss over the whole validation set, and the adapters when they are the best so far."""
         started = time.perf_counter()
         losses, margin = self.validate()
         progress = self.progress
-        if batches:
-            norms = self.step.gradient_norms(batches)
-            progress.gradient = [a + b for a, b in zip(progress.gradient, norms, strict=True)]
+        if gradient_norms:
+            progress.gradient = [a + b for a, b in zip(progress.gradient, gradient_norms, strict=True)]
         log.metric(
             "valid",
             number,
@@ -264,10 +272,12 @@ class Trainer:
         """
         lengths = [len(lesson.example.tokens) for lesson in self.valid_feed.lessons]
         sums = [mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS)), mx.zeros(4)]
-        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, VALID_BATCH))):
+        mine = self.cluster.share(range(len(lengths)))
+        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, VALID_BATCH), mine)):
             terms = self.step.evaluate(batch)
             sums = [total + part for total, part in zip(sums, (terms.nll, terms.rows, terms.margin), strict=True)]
             mx.eval(sums)
+        sums = self.cluster.sum(sums)
         right, right_count, wrong, wrong_count = numbers(sums[2])
         margin = None
         if right_count and wrong_count:
@@ -323,11 +333,10 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def references(step: Step, feed: Feed, batch_size: int) -> None:
-    """Fill in the log-probabilities of the compared answers under the base model: the adapters switched off."""
-    chosen = [index for index, lesson in enumerate(feed.lessons) if lesson.compared]
-    lengths = [len(feed.lessons[index].example.tokens) for index in chosen]
-    plan = [[chosen[i] for i in part] for part in by_length(lengths, batch_size)]
+def references(step: Step, feed: Feed, mine: Iterable[int], batch_size: int) -> None:
+    """Fill in the log-probabilities of the compared answers among ``mine`` under the base model: adapters off."""
+    chosen = [index for index in mine if feed.lessons[index].compared]
+    plan = by_length([len(lesson.example.tokens) for lesson in feed.lessons], batch_size, chosen)
     with adapters.scaled(step.model, 0.0):
         for part, batch in zip(plan, feed.stream(plan), strict=True):
             feed.reference[part] = numbers(step.sequence_log_probs(batch))[: len(part)]

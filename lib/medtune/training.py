@@ -18,6 +18,7 @@ from medtune.anatomy import Anatomy
 from medtune.basemodel import Base
 from medtune.chat import Chat, Example
 from medtune.checkpoints import RESUME
+from medtune.cluster import ALONE, Cluster
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.feed import Feed
@@ -27,7 +28,6 @@ from medtune.planner import Plan
 from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
 from medtune.records import Record
-from medtune.runlog import METRICS
 from medtune.schemas import TrainConfig
 from medtune.step import Step
 from medtune.trunk import Layout, Store, Trunk
@@ -45,10 +45,31 @@ class Material:
     valid: list[Lesson]
     priorities: Priorities
 
-    @property
-    def examples(self) -> list[Example]:
-        """All examples whose activations are needed."""
-        return [lesson.example for lesson in self.train.items + self.valid]
+    def share(self, order: batches.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
+        """Indices of the training and validation lessons that this machine works on."""
+        drawn = {index for chosen in order for index in cluster.share(chosen)}
+        partners = {partner for index in drawn if (partner := self.train.items[index].partner) is not None}
+        return sorted(drawn | partners), cluster.share(range(len(self.valid)))
+
+    def examples(self, mine: tuple[list[int], list[int]]) -> list[Example]:
+        """The examples of a share."""
+        return [self.train.items[index].example for index in mine[0]] + [self.valid[index].example for index in mine[1]]
+
+
+def check_share(config: TrainConfig, cluster: Cluster) -> None:
+    """Every machine needs at least one example of each micro-batch, and all the same number."""
+    parts = cluster.size * config.grad_accumulation_steps
+    if config.batch_size % parts:
+        raise UserError(
+            tr(
+                "batch_size: {size} cannot be shared by {n} machines in {micro} micro-batches each; "
+                "set a multiple of {parts}",
+                size=config.batch_size,
+                n=cluster.size,
+                micro=config.grad_accumulation_steps,
+                parts=parts,
+            )
+        )
 
 
 def check_same_files(dataset: Dataset, base: Base) -> None:
@@ -185,7 +206,6 @@ class Job:
     trainer: trainer.Trainer
     preflight: Callable[[], list[str]]
     facts: dict[str, Any]
-    outputs: tuple[str, ...] = (adapters.WEIGHTS, adapters.CONFIG, METRICS)
 
     def run(self) -> dict[str, Any]:
         """Check, train, and return the results of training.json."""
@@ -202,9 +222,10 @@ class Job:
         return {**self.facts, **measured}
 
 
-def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Job:
-    """Everything from the encoded records to the attached adapters."""
+def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, cluster: Cluster = ALONE) -> Job:
+    """Everything from the encoded records to the attached adapters, for this machine's share of the batches."""
     check_kto(config)
+    check_share(config, cluster)
     check_cache(config)
     check_same_files(dataset, base)
     plan = planner.for_run(config, dataset.root, run)
@@ -212,17 +233,6 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
     first = first_adapted(anatomy, config)
-    probes = preflight.probes(material.train.items, run / PROBES)
-    examples = material.examples + [probe.example for probe in probes]
-    source, trunk = _source(plan, base, anatomy, chat, first, examples)
-    mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
-    adapter = adapters.attach(anatomy.model, config.lora)
-    census = adapters.census(anatomy.model)
-    feeds = [Feed(part, source, below(config)) for part in (material.train.items, material.valid)]
-    compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
-    step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint)
-    for feed in feeds:
-        trainer.references(step, feed, config.batch_size)
     order = batches.plan(
         material.train.dims,
         material.train.lengths,
@@ -231,6 +241,20 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
         config.batch_size,
         config.seed,
     )
+    mine = material.share(order, cluster)
+    probes = preflight.probes(material.train.items, run / PROBES)
+    examples = material.examples(mine) + [probe.example for probe in probes]
+    source, trunk = _source(plan, base, anatomy, chat, first, examples)
+    mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
+    adapter = adapters.attach(anatomy.model, config.lora)
+    census = adapters.census(anatomy.model)
+    feeds = [Feed(part, source, below(config)) for part in (material.train.items, material.valid)]
+    compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
+    step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint, cluster=cluster)
+    for feed, part in zip(feeds, mine, strict=True):
+        trainer.references(step, feed, part, config.batch_size)
+    if cluster.rank:
+        mx.random.seed(config.seed + cluster.rank)  # its own dropout; the adapters are everybody's
     facts = {
         "base_model": _base_facts(base, anatomy, int(sum(plan.parameters.values()))),
         "dataset": {"path": str(dataset.root), "hash": dataset.hash},
@@ -254,7 +278,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path) -> Jo
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, chat)
-        found = preflight.check(step, Feed(probes, source, below(config)), feeds[0], chat)
+        found = preflight.check(step, Feed(probes, source, below(config)), feeds[0], mine[0], chat)
         shutil.rmtree(run / PROBES, ignore_errors=True)
         return found
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +76,16 @@ def _joined(
 def _above(deepstack: mx.array | None, first: int) -> mx.array | None:
     """The levels if any is still to be added at layer ``first`` or above, else None."""
     return None if deepstack is None or deepstack.shape[0] <= first else deepstack
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def example_key(example: Example) -> str:
@@ -153,9 +165,10 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob(".partial-*"):
-            shutil.rmtree(stale)
-        number = len(list(self.folder.glob("part-*")))
-        partial = self.folder / f".partial-{number:03d}"
+            if not _alive(int(stale.name.rpartition("-")[2])):
+                shutil.rmtree(stale)
+        partial = self.folder / f".partial-{os.getpid()}"  # another process of this machine may be writing too
+        shutil.rmtree(partial, ignore_errors=True)
         part = _Part.create(partial, self.layout, examples)
         for start, end in trunk.cuts(group):
             for chosen in _pass_batches(examples):
@@ -163,7 +176,7 @@ class Store:
                 tick(sum(len(example.tokens) for example in chosen))
             trunk.anatomy.drop(start, end)
         part.close()
-        final = self.folder / f"part-{number:03d}"
+        final = self.folder / f"part-{time.time_ns()}-{os.getpid()}"
         partial.rename(final)
         self._open(final)
 
