@@ -146,7 +146,8 @@ bench: $(READY) ## speed and memory beside mlx-vlm and mlx-lm
 	$(PY) tools/bench_training.py --out build/bench
 
 ablate: $(MANIFEST) ## train with and without the penalty term and compare
-	$(PY) tools/ablate_objective.py $(DATA) --config $(CONFIGS)/train.yaml --out build/ablation
+	$(PY) tools/ablate_objective.py $(DATA) --config $(CONFIGS)/train.yaml --eval $(CONFIGS)/eval.yaml \
+	  --out build/ablation
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --python-version 3.11 \

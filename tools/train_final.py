@@ -16,13 +16,12 @@ from typing import Any
 
 from rich import console
 
-from medtune import cli, cluster, config, engine, files, planner, receipt
+from medtune import cli, cluster, config, engine, files, planner, receipt, runlog
 from medtune.basemodel import find
 from medtune.dataset import Dataset
 from medtune.i18n import tr
 from medtune.schemas import TrainConfig
 
-OUTPUTS = ("adapters.safetensors", "adapter_config.json", "metrics.jsonl")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -58,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
     ) as done:
         done.results = together(args) if args.hosts else alone(args, settings)
-        done.outputs = {name: files.sha256(args.out / name) for name in OUTPUTS}
+        done.outputs = {name: files.sha256(args.out / name) for name in runlog.OUTPUTS}
     print(tr("{run}: trained; next: make test-model, make deploy, make report", run=args.out))
 
 

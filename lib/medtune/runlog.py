@@ -15,6 +15,7 @@ from tqdm import tqdm
 from medtune import files
 
 METRICS = "metrics.jsonl"
+OUTPUTS = ("adapters.safetensors", "adapter_config.json", METRICS)  # what a finished run leaves for the next stages
 
 
 class RunLog:

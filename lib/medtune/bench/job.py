@@ -1,11 +1,11 @@
 """The job: one model and one data set on disk, in the forms of all contenders, the same rows in the same order.
 
-    model/      config, tokenizer, weights
-    dataset/    our form: train, valid and test with their manifest, and the images
-    text/       our form, the rows without an image
-    rows/       mlx-vlm's form of dataset/: train.jsonl, valid.jsonl
-    rows-text/  mlx-lm's form of text/
-    adapters/   where every contender starts from
+model/      config, tokenizer, weights
+dataset/    our form: train, valid and test with their manifest, and the images
+text/       our form, the rows without an image
+rows/       mlx-vlm's form of dataset/: train.jsonl, valid.jsonl
+rows-text/  mlx-lm's form of text/
+adapters/   where every contender starts from
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ from tokenizers import Tokenizer
 from medtune import files, known
 from medtune.demo import blueprint
 from medtune.demo.twin import DEMO_MODEL, SHARED_FILES
+from medtune.errors import UserError
 
+HEAD = 64  # width of an attention head; two of them share one of keys and values
+VISUAL_TOKENS = 256  # of one image at most: 512 x 512 pixels
 GROUP = 64  # of quantised weights, as mlx-community's
 TURN_END = "{{- '<|im_end|>\\n' }}"  # ends the assistant's turn in the demo model's template
 LAST_TURN_END = "{{- '<|im_end|>' ~ ('' if loop.last else '\\n') }}"
@@ -31,6 +34,8 @@ class Size:
 
 def write(folder: Path, size: Size, seed: int = 0) -> Path:
     """Write a model folder that mlx-lm and mlx-vlm load; the weights are made and written a layer at a time."""
+    if size.hidden % (2 * HEAD):
+        raise UserError(f"hidden {size.hidden}: choose a multiple of {2 * HEAD}")
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED_FILES:
         shutil.copyfile(DEMO_MODEL / name, folder / name)
@@ -40,6 +45,8 @@ def write(folder: Path, size: Size, seed: int = 0) -> Path:
         vocabulary=tokenizer.get_vocab_size(),
         hidden=size.hidden,
         layers=size.layers,
+        heads=size.hidden // HEAD,
+        kv_heads=size.hidden // HEAD // 2,
         intermediate=size.hidden * 5 // 2 // 32 * 32,
         vision_hidden=192,
         vision_layers=6,
@@ -48,6 +55,7 @@ def write(folder: Path, size: Size, seed: int = 0) -> Path:
         deepstack=(1, 3),
     )
     config = blueprint.write(folder, shape, tokenizer)
+    _allow_larger_images(folder)
     if size.published:
         config = _published(size.published, config)
     _write_weights(folder, config, seed, bits=4 if size.published else None)
@@ -64,6 +72,14 @@ def _write_template(folder: Path) -> None:
     text = head + assistant + rest.replace(TURN_END, LAST_TURN_END, 1)
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
     files.write_json(folder / "chat_template.json", {"chat_template": text})
+
+
+def _allow_larger_images(folder: Path) -> None:
+    """Up to 256 visual tokens an image, where the demo model's processor stops at 64."""
+    path = folder / "preprocessor_config.json"
+    processor = files.read_json(path)
+    processor["size"]["longest_edge"] = VISUAL_TOKENS * (blueprint.PATCH * blueprint.MERGE) ** 2
+    files.write_json(path, processor)
 
 
 def _published(name: str, own: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +107,7 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
     places: dict[str, str] = {}
 
     def save(name: str, prefix: str, part: nn.Module) -> None:
-        tensors = {f"{prefix}{key}": value for key, value in tree_flatten(part.parameters())}
+        tensors: dict[str, Any] = {f"{prefix}{key}": value for key, value in tree_flatten(part.parameters())}
         mx.save_safetensors(str(folder / name), tensors, {"format": "mlx"})
         places.update(dict.fromkeys(tensors, name))
 

@@ -15,8 +15,8 @@ from medtune.records import IMAGE_MARKER, Message, Record
 
 PHRASES = (
     "血压{}/{}毫米汞柱，", "早晨心率{}次，", "空腹血糖{}点{}，", "服药{}天后头晕，", "体温{}度{}，", "夜里咳嗽{}次，",
-    "请问要不要复查？", "建议{}天后门诊复查，", "注意休息，", "少盐饮食，", "每日步行{}分钟，", "若胸痛超过{}分钟请立即就医，",
-    "blood pressure {} over {}, ", "heart rate {}, ", "please see your doctor within {} days, ", "记录每次的数值，",
+    "请问要不要复查？", "建议{}天后门诊复查，", "注意休息，", "少盐饮食，", "每日步行{}分钟，", "胸痛请就医，",
+    "blood pressure {} over {}, ", "heart rate {}, ", "please see your doctor within {} days, ",
 )  # fmt: skip
 IMAGE_EVERY = 7
 
@@ -62,6 +62,6 @@ def _text(tokens: float, rng: random.Random, count_tokens: Callable[[str], int])
 
 def _write_image(path: Path, rng: random.Random) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = rng.choice(((256, 256), (224, 160), (160, 256)))
+    width, height = rng.choice(((448, 448), (512, 384), (384, 512)))
     pixels = np.random.default_rng(rng.randrange(2**32)).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     Image.fromarray(pixels).resize((width, height)).save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
@@ -56,6 +57,8 @@ def run(job: Job, watch: Watch) -> None:
         }
     )
     np.random.seed(work.seed)
+    model: Any
+    tokenizer: Any
     model, tokenizer = load(str(job.model))[:2]
     train, valid, _ = load_dataset(args, tokenizer)
     train_model(args, model, train, valid, Reports())

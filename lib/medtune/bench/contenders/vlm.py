@@ -1,6 +1,8 @@
-"""mlx_vlm.train: what its ``run`` does with the job's settings, but AdamW with bias correction, as all others have it."""
+"""mlx_vlm.train: what its ``run`` does with the job's settings, but AdamW with bias correction, as all have it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
@@ -28,7 +30,7 @@ def run(job: Job, watch: Watch) -> None:
 
     work, steps = job.work, job.steps(KIND)
     model, processor = load(str(job.model))
-    rows = load_rows(str(job.rows(KIND)))
+    rows: Any = load_rows(str(job.rows(KIND)))
     settings = VLMTrainingArgs(
         batch_size=work.batch_size,
         iters=steps,
