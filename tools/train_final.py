@@ -23,7 +23,6 @@ from medtune.i18n import tr
 from medtune.schemas import TrainConfig
 
 
-
 def main(argv: list[str] | None = None) -> None:
     """Plan or train."""
     parser = cli.parser(__doc__)
