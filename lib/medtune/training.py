@@ -255,25 +255,8 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
         trainer.references(step, feed, part, config.batch_size)
     if cluster.rank:
         mx.random.seed(config.seed + cluster.rank)  # its own dropout; the adapters are everybody's
-    facts = {
-        "base_model": _base_facts(base, anatomy, int(sum(plan.parameters.values()))),
-        "dataset": {"path": str(dataset.root), "hash": dataset.hash},
-        "template_hash": base.template_hash,
-        "system_prompt": dataset.manifest.config.get("system_prompt", ""),
-        "lora": {
-            "rank": config.lora.rank,
-            "alpha": config.lora.alpha,
-            "scale": adapter.scale,
-            "num_layers": len(anatomy.layers) if config.lora.num_layers == -1 else config.lora.num_layers,
-            "keys": list(adapter.keys),
-            "trainable_parameters": sum(census.values()),
-            "census": census,
-        },
-        "epochs": round(config.iters * config.batch_size / material.train.drawn, 3),
-        "unused_records": material.train.unused,
-        "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
-        **trunk,
-    }
+    facts = {**_facts(dataset, base, config, plan, material, adapter, anatomy), **trunk}
+    facts["lora"] |= {"census": census, "trainable_parameters": sum(census.values())}
 
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
@@ -284,6 +267,35 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
 
     loop = trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config))
     return Job(loop, checks, facts)
+
+
+def _facts(
+    dataset: Dataset,
+    base: Base,
+    config: TrainConfig,
+    plan: Plan,
+    material: Material,
+    adapter: adapters.AdapterConfig,
+    anatomy: Anatomy,
+) -> dict[str, Any]:
+    """What training.json says of the model, the data and the settings as they were resolved."""
+    depth = len(anatomy.layers)
+    return {
+        "base_model": _base_facts(base, anatomy, int(sum(plan.parameters.values()))),
+        "dataset": {"path": str(dataset.root), "hash": dataset.hash},
+        "template_hash": base.template_hash,
+        "system_prompt": dataset.manifest.config.get("system_prompt", ""),
+        "lora": {
+            "rank": config.lora.rank,
+            "alpha": config.lora.alpha,
+            "scale": adapter.scale,
+            "num_layers": depth if config.lora.num_layers == -1 else config.lora.num_layers,
+            "keys": list(adapter.keys),
+        },
+        "epochs": round(config.iters * config.batch_size / material.train.drawn, 3),
+        "unused_records": material.train.unused,
+        "share": {"nominal": material.priorities.nominal, "effective": material.priorities.effective},
+    }
 
 
 def _source(

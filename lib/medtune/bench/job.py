@@ -23,7 +23,7 @@ from medtune.bench import model, rows
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
 from medtune.counting import Count
-from medtune.records import IMAGE_MARKER, SPLITS, Record
+from medtune.records import DIMENSIONS, IMAGE_MARKER, SPLITS, Record
 from medtune.schemas import DataConfig, TrainConfig
 
 Kind = Literal["all", "text"]
@@ -222,10 +222,24 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
             "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
             "processor": {"hash": base.processor_hash},
             "template_hash": base.template_hash,
-            "splits": {split: _sums([counts[record.id] for record in made[split]]) for split in SPLITS},
+            "splits": {
+                split: {**_sums([counts[record.id] for record in made[split]]), "dimensions": _dimensions(made[split])}
+                for split in SPLITS
+            },
             "max_tokens": settings.max_seq_length,
         }
         done.outputs = {f"{split}.jsonl": files.sha256(root / f"{split}.jsonl") for split in SPLITS}
+
+
+def _dimensions(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Right and wrong answers per dimension."""
+    return {
+        dim: {
+            kind: sum(record.dim == dim and record.label == label for record in records)
+            for kind, label in (("desirable", 1), ("undesirable", 0))
+        }
+        for dim in DIMENSIONS
+    }
 
 
 def _sums(counts: Sequence[Count]) -> dict[str, int]:
