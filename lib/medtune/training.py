@@ -47,6 +47,8 @@ class Material:
 
     def share(self, order: batches.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
         """Indices of the training and validation lessons that this machine works on."""
+        if cluster.size == 1:  # all: another run draws others from the same store
+            return list(range(len(self.train.items))), list(range(len(self.valid)))
         drawn = {index for chosen in order for index in cluster.share(chosen)}
         partners = {partner for index in drawn if (partner := self.train.items[index].partner) is not None}
         return sorted(drawn | partners), cluster.share(range(len(self.valid)))
