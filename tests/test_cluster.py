@@ -74,7 +74,9 @@ def test_a_machine_that_dies_ends_all_with_a_clear_word_and_a_checkpoint(dense_t
     deadline = time.monotonic() + 120
     while not (run / "resume.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    workers = subprocess.run(["pgrep", "-f", f"--out {run} .*--worker"], capture_output=True, text=True).stdout.split()
+    workers = subprocess.run(
+        ["pgrep", "-f", "--", f"--out {run} .*--worker"], capture_output=True, text=True
+    ).stdout.split()
     victim = max(int(pid) for pid in workers)
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=120)

@@ -16,6 +16,7 @@ from workshop import settings_file, write_dataset
 from medtune import basemodel, config, files, known, planner
 from medtune.anatomy import Anatomy
 from medtune.chat import Chat
+from medtune.cluster import ALONE
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
@@ -230,7 +231,7 @@ def micro_batch(size: int, length: int, hidden: int) -> Any:
     """Random activations of which a quarter of the rows is supervised."""
     import mlx.core as mx
 
-    from medtune.feed import MicroBatch
+    from medtune.feed import MicroBatch, Size
     from medtune.objective import Rows
 
     count = size * length // 4
@@ -242,9 +243,7 @@ def micro_batch(size: int, length: int, hidden: int) -> Any:
     inputs = (mx.random.normal((size, length, hidden)), positions, None)
     mx.eval(inputs, rows)
     tokens = size * length
-    return MicroBatch(
-        inputs=inputs, rows=Rows(**rows), ids=("a",) * size, drawn=size, tokens=tokens, padded=tokens, supervised=count
-    )
+    return MicroBatch(inputs=inputs, rows=Rows(**rows), ids=("a",) * size, size=Size(tokens, tokens, count, size))
 
 
 @pytest.mark.parametrize(("moe", "group"), [(False, 4), (True, 2)])
@@ -261,7 +260,8 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
     base = basemodel.find(str(folder))
     chat = Chat(base)
-    examples = training.gather(data, chat, train).examples
+    material = training.gather(data, chat, train)
+    examples = material.examples(material.share([], ALONE))
     store = training.open_store(base, Anatomy.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
     foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())
