@@ -222,7 +222,8 @@ def peak_of_a_step(shape: dict[str, Any], train: TrainConfig, length: int) -> in
     mx.eval(model.parameters(), step.optimizer.state)
     mx.reset_peak_memory()
     for number in (1, 2):
-        outcome = step([micro_batch(train.batch_size, length, anatomy.hidden_size)], number)
+        batch = micro_batch(train.batch_size, length, anatomy.hidden_size)
+        outcome = step([batch], number, batch.size)
         mx.eval(outcome, model.trainable_parameters(), step.optimizer.state)
     return mx.get_peak_memory() - before
 
