@@ -33,10 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 
+with redirect_stdout(None):
+    ENGINE = engine.start()  # before any test module imports MLX, whether or not the header is shown
+
+
 def pytest_report_header() -> str:
-    """Start MLX once, OpenBLAS first, and say with what the tests run."""
-    with redirect_stdout(None):
-        return engine.start()
+    """With what the tests run."""
+    return ENGINE
 
 
 @pytest.fixture(autouse=True)

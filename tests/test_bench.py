@@ -145,7 +145,7 @@ def test_a_width_that_does_not_divide_into_heads_is_refused(tmp_path: Path):
 def test_the_tool_measures_every_contender_and_writes_table_figure_and_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    size = ["--rows", "14", "--layers", "3", "--hidden", "128", "--epochs", "1", "--repeats", "1"]
+    size = ["--rows", "14", "--layers", "6", "--hidden", "128", "--epochs", "1", "--repeats", "1"]
     assert cli.call(bench_training.main, ["--out", str(tmp_path), *size]) == 0
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(found["contenders"]) == set(contenders.ORDER)
