@@ -160,6 +160,7 @@ def training(run: Path, data: Path) -> dict[str, Any]:
             "alpha": 256,
             "scale": 2.0,
             "num_layers": 16,
+            "keys": ["self_attn.q_proj", "self_attn.v_proj"],
             "trainable_parameters": 35_651_584,
             "census": {"attention": 35_651_584, "router": 0},
             "adapter_bytes": 5000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -318,6 +319,30 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
         r["loss"] for r in metrics(tmp_path / "whole", "valid")
     ]
     a, b = (mx.load(str(tmp_path / name / "0000030_adapters.safetensors")) for name in ("cut", "whole"))
+    assert all(mx.array_equal(a[name], b[name]).item() for name in b)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_a_run_ends_as_if_nothing_had_happened(
+    dataset: Path, dense_twin: Path, tmp_path: Path
+):
+    changes = {"iters": 600, "save_every": 10, "steps_per_eval": 50, "lora": SETTINGS["lora"] | {"dropout": 0.1}}
+    config = settings_file(tmp_path / "train.yaml", dense_twin, **changes)
+    runs = {name: (dataset, config, tmp_path / name, tmp_path / f"trunk-{name}") for name in ("whole", "cut")}
+    _, error = start(*runs["whole"]).communicate(timeout=300)
+    assert (tmp_path / "whole" / "training.json").exists(), error
+    rng = random.Random(0)
+    for _ in range(20):
+        process = start(*runs["cut"])
+        time.sleep(rng.uniform(0.2, 6))
+        process.kill()
+        process.communicate(timeout=60)
+    _, error = start(*runs["cut"]).communicate(timeout=300)
+    assert (tmp_path / "cut" / "training.json").exists(), error
+    for kind, fields in (("train", ("step", "loss", "lr", "grad_norm")), ("valid", ("step", "loss"))):
+        cut, whole = ([[row[f] for f in fields] for row in metrics(tmp_path / name, kind)] for name in ("cut", "whole"))
+        assert cut == whole
+    a, b = (mx.load(str(tmp_path / name / "adapters.safetensors")) for name in ("cut", "whole"))
     assert all(mx.array_equal(a[name], b[name]).item() for name in b)
 
 

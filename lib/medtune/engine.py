@@ -40,10 +40,14 @@ USED = (
 
 @cache
 def start() -> str:
-    """Load OpenBLAS where it helps, probe the libraries, print one line and return it. Does so once per process."""
-    blas = _load_openblas()
+    """Speed up the CPU where it computes, probe the libraries, print one line and return it; once per process."""
+    blas = load_openblas()
     probe()
     import mlx.core as mx
+
+    from medtune import cpu
+
+    cpu.install()
 
     device = "Metal" if mx.metal.is_available() else str(mx.default_device()).removeprefix("Device(").split(",")[0]
     names = ", ".join(f"{name} {metadata.version(name)}" for name in ("mlx", "mlx-lm", "mlx-vlm"))
@@ -96,7 +100,7 @@ def _pin(dist: str) -> str:
     return dist
 
 
-def _load_openblas() -> str:
+def load_openblas() -> str:
     """MLX's Linux wheel brings reference BLAS; symbols loaded globally before it are used instead (60 times faster)."""
     if not sys.platform.startswith("linux"):
         return ""

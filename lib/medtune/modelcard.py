@@ -22,7 +22,7 @@ def write(key: str, training: Receipt, evaluation: Receipt | None, manifest: Rec
         tr("Fine-tuned with medtune on {base}. A research aid, not a medical device.", base=_base(results)) + "\n",
         _section(tr("Made of"), _made_of(training, manifest, matrices)),
         _section(tr("Measured"), _measured(evaluation)),
-        _section(tr("Limits"), _limits()),
+        _section(tr("Limits"), _limits(manifest)),
         _section(tr("Use"), _use(key)),
     ]
     return "\n".join(parts)
@@ -94,13 +94,22 @@ def _score(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.3f}"
 
 
-def _limits() -> list[str]:
+def _standards(manifest: Receipt | None) -> str:
+    """The standards that the sources of the data name, in their order."""
+    sources = manifest.config["sources"] if manifest else []
+    named = dict.fromkeys(name for source in sources for name in source.get("standards", []))
+    if not named:
+        return tr("Reference ranges and gradings follow its data, which name no standard; guidelines change.")
+    return tr("Reference ranges and gradings follow: {standards}. Guidelines change.", standards=", ".join(named))
+
+
+def _limits(manifest: Receipt | None) -> list[str]:
     said = (
         tr(
             "It can be wrong, also where it sounds sure. It does not replace a doctor; in an emergency call 120 or 112."
         ),
         tr("It reads photographs of reports and standard images; it was not tested as a diagnostic reader of films."),
-        tr("Reference ranges and gradings follow the data it was trained on; guidelines change."),
+        _standards(manifest),
         tr("Images are shrunk by LM Studio to its own limit (1024 pixels by default) before the model sees them."),
     )
     return [f"- {line}" for line in said]

@@ -15,7 +15,7 @@ from medtune.records import DIMENSIONS
 from medtune.schemas import Objective
 
 MIN_UNLIKELY = 1e-5  # floor of 1 - p (Welleck et al. 2019, fairseq): p -> 1 must not blow up
-CHUNK = 1024  # rows whose logits are in memory at a time
+CHUNK = 512  # rows whose logits are in memory at a time
 
 
 class Rows(NamedTuple):

@@ -24,6 +24,7 @@ class Source(Strict):
     dimension: Dimension | None = None  # null: as the records say, else vision with images, else accuracy
     license: str | None = None
     department: str | None = None
+    standards: list[str] = []  # reference ranges and guidelines it follows, with their versions; for the model card
 
 
 class DataConfig(Strict):

@@ -27,7 +27,7 @@ from medtune.step import Outcome, Step, learning_rate
 
 MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
 VALID_BATCH = 4  # at least: nothing is kept for a backward pass
-CACHE_BYTES = 2 * 2**30  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
+CACHE_BYTES = 2**29  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
 
 
 class OutOfMemory(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from medtune import files
+from medtune import engine, files
 from medtune.basemodel import find
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
@@ -14,6 +14,7 @@ from medtune.dataset import Dataset
 
 def train(job: Job, watch: Watch, kind: Kind, cache: Literal["on", "off", "filled"]) -> None:
     """Train with the trunk cache: from an empty one (on), without (off), or with what an earlier run left (filled)."""
+    engine.start()
     import mlx.core as mx
 
     from medtune import adapters, training

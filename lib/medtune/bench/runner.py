@@ -31,7 +31,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 def main(name: str, folder: str, result: str, started: str) -> None:
     """Load OpenBLAS before MLX, for whoever runs, and train."""
     watch = Watch(float(started))
-    engine.start()
+    engine.load_openblas()
     contenders.get(name).run(Job.read(Path(folder)), watch)
     files.write_json(Path(result), watch.close())
 

@@ -16,7 +16,7 @@ from medtune.planner.subject import FLOAT, Model
 
 STREAM_LAYERS = 4  # decoder layers of the trunk in memory at a time where all of them do not fit
 PASS_TOKENS = 4096  # of one trunk batch
-CHUNK = 1024  # rows whose logits are in memory at a time
+CHUNK = 512  # rows whose logits are in memory at a time
 BACKWARD = {"D": 6, "Q": 8, "K": 6, "I": 2, "HT": 2}  # arrays that a layer's backward pass works with, by width
 FORWARD = {"D": 8, "Q": 5, "K": 8, "I": 2}  # and its forward pass alone; half as much again beside narrow activations
 PATCH = 22  # float32 arrays a block of the vision tower works with, by its width
