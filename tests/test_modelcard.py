@@ -19,9 +19,13 @@ def card(tmp_path: Path, sources: list[dict[str, object]]) -> str:
 
 
 def test_the_card_names_the_versions_of_the_standards_its_data_follow_once_each(tmp_path: Path):
-    sources = [{"standards": ["WS/T 405-2012"]}, {}, {"standards": ["WS/T 428-2013", "WS/T 405-2012"]}]
+    sources = [
+        {"path": "a", "standards": ["WS/T 405-2012"]},
+        {"path": "b"},
+        {"path": "c", "standards": ["WS/T 428-2013", "WS/T 405-2012"]},
+    ]
     assert "follow: WS/T 405-2012, WS/T 428-2013. Guidelines change." in card(tmp_path, sources)
 
 
 def test_a_card_whose_data_name_no_standard_says_so(tmp_path: Path):
-    assert "which name no standard" in card(tmp_path, [{}])
+    assert "which name no standard" in card(tmp_path, [{"path": "a"}])

@@ -277,10 +277,11 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
-    from medtune import batches, objective, trunk
+    from medtune import batches, cpu, objective, trunk
     from medtune.planner import load, memory
 
     assert load.BUCKET == batches.BUCKET
+    assert CPU.block == cpu.BLOCK
     assert memory.CHUNK == objective.CHUNK
     assert memory.PASS_TOKENS == trunk.PASS_TOKENS
 

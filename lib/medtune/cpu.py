@@ -17,6 +17,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+LARGEST = 40.0  # exponent: silu(-40) is -2e-16; its gradient squares the exponential, which must not overflow
 BLOCK = 128  # queries whose scores are in memory, and in the cache, at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**30  # of mallopt(3)
 slow_attention, slow_silu = mx.fast.scaled_dot_product_attention, nn.silu
@@ -47,7 +48,9 @@ def _exp_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
 
 def silu(x: mx.array) -> mx.array:
     """x * sigmoid(x); mlx-lm compiles it for any shape, which a custom function is not allowed in."""
-    return x / (1 + mx.power(mx.array(math.e), -x)) if x.dtype == mx.float32 else slow_silu(x)
+    if x.dtype != mx.float32:
+        return slow_silu(x)
+    return x / (1 + mx.power(mx.array(math.e), mx.minimum(-x, LARGEST)))
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **more: Any) -> mx.array:
@@ -71,7 +74,7 @@ def _attend(q: mx.array, k: mx.array, v: mx.array, bias: mx.array | None) -> mx.
     scores = q.reshape(together) @ k.swapaxes(-1, -2)
     if bias is not None:
         scores = (scores.reshape(batch, heads, queries, keys) + bias).reshape(together)
-    weights = exp(scores - mx.stop_gradient(scores.max(-1, keepdims=True)))
+    weights: Any = exp(scores - mx.stop_gradient(scores.max(-1, keepdims=True)))
     return ((weights @ v) / weights.sum(-1, keepdims=True)).reshape(batch, heads, queries, v.shape[-1])
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from medtune.i18n import tr
 from medtune.receipt import Receipt
+from medtune.schemas import Source
 
 NOT_MEASURED = "-"
 LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "unknown")
@@ -96,8 +97,8 @@ def _score(value: float | None) -> str:
 
 def _standards(manifest: Receipt | None) -> str:
     """The standards that the sources of the data name, in their order."""
-    sources = manifest.config["sources"] if manifest else []
-    named = dict.fromkeys(name for source in sources for name in source.get("standards", []))
+    sources = [Source.model_validate(source) for source in manifest.config["sources"]] if manifest else []
+    named = dict.fromkeys(name for source in sources for name in source.standards)
     if not named:
         return tr("Reference ranges and gradings follow its data, which name no standard; guidelines change.")
     return tr("Reference ranges and gradings follow: {standards}. Guidelines change.", standards=", ".join(named))

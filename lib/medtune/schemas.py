@@ -24,7 +24,7 @@ class Source(Strict):
     dimension: Dimension | None = None  # null: as the records say, else vision with images, else accuracy
     license: str | None = None
     department: str | None = None
-    standards: list[str] = []  # reference ranges and guidelines it follows, with their versions; for the model card
+    standards: list[str] = Field(default_factory=list)  # that its figures follow, with their versions
 
 
 class DataConfig(Strict):

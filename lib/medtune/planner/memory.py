@@ -47,7 +47,8 @@ def trunk_phase(model: Model, load: Load, *, group: int) -> Parts:
     tokens = min(max(PASS_TOKENS, load.padded), load.records * load.padded)  # with padding
     d, item = widths(model), model.engine.item
     inner = item * sum(count * d[name] for name, count in FORWARD.items()) * (1.5 if model.engine.mixed else 1)
-    scores = 0 if model.engine.mixed else item * d["H"] * load.padded  # a GPU's attention keeps no scores
+    block = model.engine.at_once(load.padded)
+    scores = 0 if model.engine.mixed else item * d["H"] * block  # a GPU's attention keeps no scores
     layers = model.nbytes(*LAYER_PARTS) * min(group, model.first) / model.text.layers
     parts = {
         "layers": layers,
@@ -98,7 +99,8 @@ def _busiest(model: Model, load: Load, tokens: int, checkpoint: bool) -> tuple[f
 def _kept(model: Model, length: int) -> float:
     """Bytes a token that one layer keeps for its backward pass."""
     d, item = widths(model), model.engine.item
-    arrays = 3 * d["D"] + 3 * d["Q"] + 4 * d["K"] + 4 * d["I"] + d["experts"] * d["D"] + d["H"] * length
+    scores = d["H"] * model.engine.seen(length)
+    arrays = 3 * d["D"] + 3 * d["Q"] + 4 * d["K"] + 4 * d["I"] + d["experts"] * d["D"] + scores
     ranks = model.train.lora.rank * len(model.layer_targets)
     return item * arrays + FLOAT * (ranks + (_adapter_inputs(model) if model.engine.mixed else 0))
 
@@ -116,7 +118,7 @@ def _adapter_inputs(model: Model) -> int:
 
 def _working(model: Model, length: int) -> float:
     """Bytes a token that the backward pass of one layer works with."""
-    d = widths(model) | {"HT": model.text.heads * length}
+    d = widths(model) | {"HT": model.text.heads * model.engine.at_once(length)}
     return model.engine.item * sum(count * d[name] for name, count in BACKWARD.items())
 
 

@@ -20,15 +20,24 @@ class Engine:
     item: int  # bytes of an activation
     logit_copies: float  # float32 copies of the logits in the backward pass of the loss
     overlap: bool  # whether they are still there while the first layer's backward pass works
+    block: int = 0  # queries of attention that are computed at a time; 0: all
 
     @property
     def mixed(self) -> bool:
         """Whether float32 adapters work beside narrower activations."""
         return self.item < FLOAT
 
+    def seen(self, length: int) -> float:
+        """Keys a query is compared with, on average: in blocks, none behind its own."""
+        return (length + self.block) / 2 if 0 < self.block < length else length
+
+    def at_once(self, length: int) -> float:
+        """Keys times queries whose scores are worked with at a time, per token."""
+        return min(self.block, length) if self.block else length
+
 
 GPU = Engine(item=2, logit_copies=3.8, overlap=True)  # bfloat16, compiled step: Metal and CUDA
-CPU = Engine(item=4, logit_copies=2.2, overlap=False)  # float32, step not compiled
+CPU = Engine(item=4, logit_copies=2.2, overlap=False, block=128)  # float32, step not compiled, medtune.cpu
 
 
 @dataclass(frozen=True)
