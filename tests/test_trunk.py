@@ -56,7 +56,7 @@ def config(**changes: object) -> TrainConfig:
     return TrainConfig.model_validate({"base_model": "x", **SETTINGS, **changes})
 
 
-def fresh(base: Base, settings: TrainConfig) -> tuple[Anatomy, Step]:
+def fresh(base: Base, settings: TrainConfig, compiled: bool = False) -> tuple[Anatomy, Step]:
     """The adapted model with adapters that do something."""
     mx.random.seed(1)
     anatomy = Anatomy.of(base.load())
@@ -64,7 +64,7 @@ def fresh(base: Base, settings: TrainConfig) -> tuple[Anatomy, Step]:
     noise = [(k, mx.random.normal(v.shape) * 0.05) for k, v in tree_flatten(anatomy.model.trainable_parameters())]
     anatomy.model.load_weights(noise, strict=False)
     first = training.first_adapted(anatomy, settings)
-    return anatomy, Step(anatomy, first, settings, compiled=False, checkpoint=settings.grad_checkpoint == "on")
+    return anatomy, Step(anatomy, first, settings, compiled=compiled, checkpoint=settings.grad_checkpoint == "on")
 
 
 def gradients(step: Step, feed: Feed, chosen: list[int]) -> tuple[float, dict[str, mx.array]]:
@@ -145,6 +145,26 @@ def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path)
         anatomy, step = fresh(base, config(grad_checkpoint=mode))
         results.append(gradients(step, Feed(weighted, Trunk(anatomy, chat, step.first)), [0, 1, 2]))
     assert_same(results[0], results[1], 1e-5)
+
+
+def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path: Path):
+    """As on a GPU: several shapes, text and images, dropout drawn inside, weights that change between calls."""
+    settings = config(lora=SETTINGS["lora"] | {"dropout": 0.1})
+    chat, weighted = items(base, tmp_path)
+    images = [i for i, item in enumerate(weighted) if item.example.images][:2]
+    results = []
+    for compiled in (False, True):
+        anatomy, step = fresh(base, settings, compiled)
+        feed = Feed(weighted, Trunk(anatomy, chat, step.first))
+        mx.random.seed(3)
+        losses = []
+        for number, batch in enumerate(feed.stream([[0, 1], images, [2, 3], [0, 1]]), 1):
+            outcome = step([batch], number, batch.size)
+            losses += [outcome.loss.item(), outcome.grad_norm.item(), *step.evaluate(batch).nll.tolist()]
+        results.append((losses, dict(tree_flatten(anatomy.model.trainable_parameters()))))
+    (plain, own), (fused, others) = results
+    assert fused == pytest.approx(plain, rel=1e-4)
+    assert all(mx.allclose(own[name], others[name], rtol=1e-3, atol=1e-5).item() for name in own)
 
 
 def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path: Path):
