@@ -45,6 +45,10 @@ def test_attention_and_its_gradients_are_those_of_mlx(mask: str):
     assert all(same(a, b) for a, b in zip(loss(cpu.attention), loss(cpu.slow_attention), strict=True))
 
 
+def test_a_window_without_patches_has_no_attention():
+    assert cpu.attention(*(mx.zeros((1, 2, 0, 16)) for _ in range(3)), scale=SCALE).shape == (1, 2, 0, 16)
+
+
 @pytest.mark.parametrize("queries", [1, 7, cpu.BLOCK, cpu.BLOCK + 1])
 def test_queries_that_come_after_cached_keys_see_all_of_them(queries: int):
     qkv = tensors(queries, 300)

@@ -55,7 +55,7 @@ def silu(x: mx.array) -> mx.array:
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any = None, **more: Any) -> mx.array:
     """Attention of q (B, H, T, D) to k and v (B, G, S, D); mask: None, "causal", or an array, bool or additive."""
-    if q.dtype != mx.float32 or more.get("sinks") is not None:
+    if q.dtype != mx.float32 or not q.size or more.get("sinks") is not None:
         return slow_attention(q, k, v, scale=scale, mask=mask, **more)
     queries, keys = q.shape[2], k.shape[2]
     blocks = []
