@@ -19,8 +19,9 @@ from rich.console import Console
 from medtune import cli
 from medtune.history import History
 from medtune.monitor import plot, watch, web
-from medtune.monitor.progress import duration, observe, progress
+from medtune.monitor.progress import observe, progress
 from medtune.monitor.screen import Screen, summary
+from medtune.progress import duration
 from tests import fakerun
 from tools import monitor_training
 

@@ -42,3 +42,10 @@ def progress(label: str, total: int, unit: str) -> Iterator[Progress]:
         yield bar
     finally:
         bar.close()
+
+
+def duration(seconds: float) -> str:
+    """``8:07``, ``2:15:09``: minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

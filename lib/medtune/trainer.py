@@ -20,6 +20,7 @@ from medtune.cluster import STOP
 from medtune.errors import UserError
 from medtune.feed import Feed, MicroBatch, Size
 from medtune.i18n import tr
+from medtune.progress import duration
 from medtune.records import DIMENSIONS
 from medtune.runlog import RunLog
 from medtune.schemas import TrainConfig
@@ -230,7 +231,7 @@ class Trainer:
                 tok=window["tokens"] / seconds,
                 it=window["steps"] / seconds,
                 gb=mx.get_peak_memory() / 2**30,
-                eta=_clock(left),
+                eta=duration(left),
             )
         )
         progress.first.setdefault("train_loss", losses.loss)
@@ -327,12 +328,6 @@ def _shares(sums: Sequence[float]) -> dict[str, float]:
     """Sums per dimension as shares of their total, without the dimensions that have none."""
     total = sum(sums)
     return {dim: value / total for dim, value in zip(DIMENSIONS, sums, strict=True) if value}
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def references(step: Step, feed: Feed, mine: Iterable[int], batch_size: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from medtune.history import History, Row
 from medtune.i18n import tr
+from medtune.progress import duration
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
 
@@ -130,13 +131,6 @@ def _note(state: State, run: str, history: History, silent: float | None) -> str
     if state == "finished":
         return tr("finished: all {step} steps taken", step=history.step)
     return tr("training")
-
-
-def duration(seconds: float) -> str:
-    """``8:07``, ``2:15:09``: minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def latest(history: History) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from rich.text import Text
 from medtune.history import Curve, Row
 from medtune.i18n import tr
 from medtune.monitor import plot
-from medtune.monitor.progress import Progress, duration, latest
+from medtune.monitor.progress import Progress, latest
+from medtune.progress import duration
 from medtune.records import DIMENSIONS
 
 COLOURS = {
