@@ -137,6 +137,13 @@ def test_a_contender_that_fails_is_one_line_naming_its_log(tmp_path: Path):
         runner.measure("cached", tmp_path)
 
 
+def test_a_second_job_replaces_the_first_in_its_folder(tmp_path: Path):
+    mix = Mix(train=4, valid=2, longest=60)
+    for layers in (4, 5):
+        written = job.write(tmp_path, Size(layers, 128), mix, Work(epochs=1))
+        assert Job.read(tmp_path) == written and Dataset.open(written.data("all")).split("train")
+
+
 def test_a_width_that_does_not_divide_into_heads_is_refused(tmp_path: Path):
     assert cli.call(bench_training.main, ["--out", str(tmp_path), "--hidden", "100"]) == 1
 

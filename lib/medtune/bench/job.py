@@ -215,7 +215,9 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
         privacy="off",
         dedup="off",
     )
-    with receipt.stage(root / "manifest.json", settings, inputs={}) as done:
+    manifest = root / "manifest.json"
+    manifest.unlink(missing_ok=True)  # of another job in the same folder
+    with receipt.stage(manifest, settings, inputs={}) as done:
         for split in SPLITS:
             files.write_jsonl(root / f"{split}.jsonl", (record.to_json() for record in made[split]))
         done.results = {
