@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import cli, files, training
+from medtune import cli, cluster, files, training
 from medtune.adapters import WEIGHTS
 from medtune.basemodel import find
 from medtune.chat import Chat
@@ -344,6 +344,15 @@ def test_killed_at_twenty_random_moments_a_run_ends_as_if_nothing_had_happened(
         assert cut == whole
     a, b = (mx.load(str(tmp_path / name / "adapters.safetensors")) for name in ("cut", "whole"))
     assert all(mx.array_equal(a[name], b[name]).item() for name in b)
+
+
+def test_a_run_on_one_machine_is_not_stopped_by_what_asked_several_to_stop(
+    dataset: Path, dense_twin: Path, tmp_path: Path
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / cluster.STOP).touch()
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    assert train(dataset, config, tmp_path / "run") == 0
 
 
 def test_a_half_finished_run_of_other_settings_is_not_gone_on_with(

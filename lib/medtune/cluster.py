@@ -116,6 +116,7 @@ def launch(hosts: str, command: Sequence[str], results: Path) -> dict[str, Any]:
             start_new_session=True,  # Ctrl-C reaches us alone; we ask the machines to save first
         )
         interrupted = _watch(process, log, stop)
+    stop.unlink(missing_ok=True)
     if interrupted:
         raise KeyboardInterrupt
     if not results.exists():

@@ -25,13 +25,13 @@ class Interrupt:
 
 
 @contextmanager
-def deferred(file: Path | None = None, *, handle: bool = True) -> Iterator[Interrupt]:
+def deferred(file: Path | None = None) -> Iterator[Interrupt]:
     """Note the first Ctrl-C or SIGTERM instead of raising; a second one raises at once.
 
-    Without ``handle`` only ``file`` asks and signals do what they always do.
+    With ``file`` only its existence asks, and signals do what they always do.
     """
     interrupt = Interrupt(file=file)
-    if not handle or threading.current_thread() is not threading.main_thread():
+    if file or threading.current_thread() is not threading.main_thread():
         yield interrupt  # signals can only be handled on the main thread
         return
 

@@ -76,7 +76,7 @@ class Trainer:
         mx.set_cache_limit(CACHE_BYTES)
         start = self.progress.step
         # One of several may wait for a dead one inside MLX, where no handler is ever reached: SIGTERM must end it.
-        deferred = signals.deferred(self.folder / STOP, handle=self.cluster.size == 1)
+        deferred = signals.deferred(self.folder / STOP if self.cluster.size > 1 else None)
         with RunLog(self.folder, self.config.iters, start) as log, deferred as interrupt:
             log.metric("event", start, name="resume" if start else "start", total_steps=self.config.iters, text="")
             log.say(tr("resuming at step {step}", step=start) if start else tr("training starts"))
