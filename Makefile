@@ -30,6 +30,7 @@ REPORT     := docs/reports/$(notdir $(RUN))/REPORT.md
 
 # SET as --set, for the stage that was asked for by name only.
 set     = $(if $(filter $(1),$(MAKECMDGOALS)),$(foreach pair,$(SET),--set '$(pair)'))
+SETTLED := data plan train test-model chat deploy prove rollback undeploy ablate
 against = $(if $(BASELINE),--baseline '$(BASELINE)')
 
 prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml --out $(DATA)
@@ -38,17 +39,21 @@ evaluate = $(PY) tools/test_v2_model.py $(RUN) $(DATA) --config $(CONFIGS)/eval.
 deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) --config $(CONFIGS)/deploy.yaml
 report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) --lang $(REPORT_LANG)
 
-# The prerequisite `ask` runs a tool whatever the clock says: variables are no files, and another profile's files may
-# be older than the receipt. ORIGIN remembers the folders a run was trained from.
+# The prerequisite `ask` runs a tool whatever the clock says: variables are no files, names of raw files may hold what
+# make cannot read, and another profile's files may be older than the receipt. ORIGIN remembers what a run came from.
 ask      = $(if $(strip $(1)),ask)
+newer   := $(shell find data/raw/$(if $(filter demo,$(PROFILE)),demo,mine) -newer $(MANIFEST) 2>/dev/null | head -n 1)
 ORIGIN  := $(RUN)/.origin
 moved   := $(filter-out $(shell cat $(ORIGIN) 2>/dev/null),$(CONFIGS) $(DATA))
 
 ifneq ($(strip $(SET)),)
-ifneq ($(filter all,$(MAKECMDGOALS)),)
-$(error SET is for one stage: make data|plan|train|test-model|chat|deploy SET="$(SET)")
+ifneq ($(filter-out $(SETTLED),$(or $(MAKECMDGOALS),help)),)
+$(error SET is for one of these: make $(subst $() ,|,$(SETTLED)) SET="$(SET)")
 endif
 endif
+
+# An imported adapter was trained elsewhere: there is nothing to train it again from, and perhaps nothing to test it on.
+imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all import
 .PHONY: test test-all check lint bench ablate lock clean ask
@@ -92,22 +97,21 @@ chat: $(TRAINING) ## talk to the tuned model: text, /image PATH, /reset
 deploy: $(DEPLOYMENT) ## adapters -> LM Studio, with a proof
 
 prove: $(READY) ## prove the deployed model again; PINNED=1: also in LM Studio's versions, fetched once
-	$(deploy) --prove $(if $(PINNED),--pinned)
+	$(deploy) --prove $(if $(PINNED),--pinned) $(call set,prove)
 
 rollback: $(READY) ## bring back the model deployed before
-	$(deploy) --rollback
+	$(deploy) --rollback $(call set,rollback)
 
 undeploy: $(READY) ## take the deployed model out of LM Studio
-	$(deploy) --undeploy
+	$(deploy) --undeploy $(call set,undeploy)
 
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
 
-$(MANIFEST): $(CONFIGS)/data.yaml $(wildcard data/raw/$(if $(filter demo,$(PROFILE)),demo/*,mine)) $(call ask,$(SOURCES)$(call set,data)) | $(READY)
+$(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data)) | $(READY)
 	$(prepare) $(call set,data)
 
-# an imported adapter was trained elsewhere: there is nothing to train it again from
-ifeq ($(shell grep -s -l '"imported":' $(TRAINING)),)
+ifeq ($(imported),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
 	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
@@ -116,7 +120,7 @@ endif
 $(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
 	$(evaluate) $(call set,test-model)
 
-$(DEPLOYMENT): $(EVALUATION) $(CONFIGS)/deploy.yaml $(call ask,$(call set,deploy)) | $(READY)
+$(DEPLOYMENT): $(if $(imported),$(TRAINING),$(EVALUATION)) $(CONFIGS)/deploy.yaml $(call ask,$(call set,deploy)) | $(READY)
 	$(deploy) $(call set,deploy)
 
 $(REPORT): $(DEPLOYMENT) | $(READY)
@@ -147,7 +151,7 @@ bench: $(READY) ## speed and memory beside mlx-vlm and mlx-lm
 
 ablate: $(MANIFEST) ## train with and without the penalty term and compare
 	$(PY) tools/ablate_objective.py $(DATA) --config $(CONFIGS)/train.yaml --eval $(CONFIGS)/eval.yaml \
-	  --out build/ablation
+	  --out build/ablation $(call set,ablate)
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
 	uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --python-version 3.11 \

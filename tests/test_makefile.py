@@ -123,9 +123,27 @@ def test_set_goes_to_the_stage_that_was_asked_for_and_to_no_other(project: Path)
     assert tools(calls) == ["test_v2_model"] and calls[0].endswith("--set max_tokens=5")
 
 
-def test_set_without_a_stage_is_refused_in_one_line(project: Path) -> None:
-    calls, said = make(project, "all", "SET=iters=50", code=2)
-    assert calls == [] and "SET is for one stage" in said
+@pytest.mark.parametrize("goal", ["all", "report", "bench", "monitor", "help"])
+def test_set_is_refused_where_nothing_would_read_it(project: Path, goal: str) -> None:
+    calls, said = make(project, goal, "SET=iters=50", code=2)
+    assert calls == [] and "SET is for one of these: make data|plan|train" in said
+
+
+@pytest.mark.parametrize("goal", ["prove", "rollback", "undeploy"])
+def test_what_was_deployed_under_another_name_is_proved_and_taken_back_under_it(project: Path, goal: str) -> None:
+    calls, _ = make(project, goal, "SET=name=other")
+    assert f"--{goal} --set name=other" in calls[0]
+
+
+def test_a_raw_file_edited_in_place_or_added_anywhere_is_read_again(project: Path) -> None:
+    mine = project / "data/raw/mine/my files"
+    mine.mkdir(parents=True)
+    (mine / "a: b#c.jsonl").write_text("1")
+    age(project / "data", 900)
+    make(project, "data", "PROFILE=lora_2000")
+    assert make(project, "data", "PROFILE=lora_2000")[0] == []
+    (mine / "a: b#c.jsonl").write_text("2")
+    assert tools(make(project, "data", "PROFILE=lora_2000")[0]) == ["prepare_data"]
 
 
 def test_another_profile_asks_the_trainer_although_its_files_are_older(project: Path) -> None:
@@ -152,7 +170,9 @@ def test_an_imported_adapter_is_deployed_without_being_trained_again(project: Pa
     (project / "adapters_x").mkdir()
     (project / "adapters_x" / "training.json").write_text('{"results": {"imported": {}}}')
     calls, _ = make(project, "deploy", "RUN=adapters_x")
-    assert "train_final" not in tools(calls) and tools(calls)[-1] == "deploy_to_lmstudio"
+    assert tools(calls) == ["deploy_to_lmstudio"], "it needs no data set"
+    calls, _ = make(project, "test-model", "RUN=adapters_x")
+    assert tools(calls) == ["prepare_data", "test_v2_model"], "it is measured where the person asks"
 
 
 def test_clean_keeps_adapters_and_raw_data(project: Path) -> None:
