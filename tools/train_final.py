@@ -43,9 +43,8 @@ def main(argv: list[str] | None = None) -> None:
         if cluster.Cluster.join().leads:
             files.write_json(args.worker, results)
         return
-    Dataset.open(args.data)
-    base = find(settings.base_model)
-    inputs = {"manifest.json": files.sha256(args.data / "manifest.json"), "base_model": base.weights_hash}
+    dataset, base = Dataset.open(args.data), find(settings.base_model)
+    inputs = {**dataset.hashes, "base_model": base.weights_hash}
     with receipt.stage(
         args.out / "training.json",
         settings,

@@ -52,7 +52,7 @@ class Ablation:
     def train(self) -> None:
         """Train what is not trained yet; the second run finds the trunk's activations of the first."""
         dataset, base = Dataset.open(self.data), find(self.settings.train.base_model)
-        inputs = {"manifest.json": files.sha256(self.data / "manifest.json"), "base_model": base.weights_hash}
+        inputs = {**dataset.hashes, "base_model": base.weights_hash}
         from medtune import training
 
         for name, settings in self.arms.items():

@@ -38,9 +38,14 @@ class Dataset:
         return cls(folder, manifest)
 
     @property
+    def hashes(self) -> dict[str, str]:
+        """Sha256 of each split's file; the same data prepared again has the same."""
+        return self.manifest.outputs
+
+    @property
     def hash(self) -> str:
         """Hash of the three splits, and through the records of every image."""
-        return files.hash_of(self.manifest.outputs)
+        return files.hash_of(self.hashes)
 
     def split(self, name: str) -> list[Record]:
         """The records of train, valid or test, in file order; a UserError when one of their images is gone."""

@@ -8,10 +8,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
+
+TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
 @contextmanager
@@ -71,6 +74,23 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differs(path: Path, digest: str) -> bool:
+    """Whether this file's sha256 is another; one larger than TRUSTED is taken to be the same."""
+    stat = path.stat()
+    return stat.st_size <= TRUSTED and _sha256_then(path, stat.st_mtime_ns, stat.st_size) != digest
+
+
+def lost(path: Path, digest: str) -> bool:
+    """Whether what was written with this sha256 is gone or is another."""
+    return not path.exists() or (path.is_file() and differs(path, digest))
+
+
+@cache
+def _sha256_then(path: Path, changed: int, size: int) -> str:
+    """Several receipts name the same file; it is read once."""
+    return sha256(path)
 
 
 def hash_of(value: Any) -> str:

@@ -52,7 +52,13 @@ class Receipt:
             raise UserError(
                 tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=VERBS.get(path.name, "all"))
             )
-        return cls(**files.read_json(path))
+        try:
+            return cls(**files.read_json(path))
+        except TypeError:
+            raise UserError(
+                tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again",
+                   path=path, verb=VERBS.get(path.name, "all"))
+            ) from None  # fmt: skip
 
 
 VERBS = {
@@ -105,15 +111,17 @@ def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
     if not path.exists():
         return
     earlier = Receipt.read(path)
-    complete = all((path.parent / name).exists() for name in earlier.outputs)
-    if complete and earlier.fingerprint == receipt.fingerprint:
+    lost = [name for name, digest in earlier.outputs.items() if files.lost(path.parent / name, digest)]
+    if not lost and earlier.fingerprint == receipt.fingerprint:
         os.utime(path)  # newer than its inputs again, for make
         raise AlreadyDone(tr("{path}: already done with these settings and inputs", path=path))
     if not replace:
-        raise UserError(f"{path.parent}: {_difference(earlier, receipt)}; {redo}")
+        raise UserError(f"{path.parent}: {_difference(earlier, receipt, lost)}; {redo}")
 
 
-def _difference(earlier: Receipt, now: Receipt) -> str:
+def _difference(earlier: Receipt, now: Receipt, lost: list[str]) -> str:
+    if earlier.fingerprint == now.fingerprint:
+        return tr("holds a finished run whose files are gone or changed ({names})", names=", ".join(lost))
     if earlier.inputs != now.inputs:
         changed = sorted(set(earlier.inputs.items()) ^ set(now.inputs.items()))
         return tr(

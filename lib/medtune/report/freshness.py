@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,6 @@ from medtune import files
 
 if TYPE_CHECKING:
     from medtune.report.facts import Stage
-
-LARGEST = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is compared by its size, not by its hash
 
 
 def checked(stage: Stage, run: Path, data: Path | None) -> Stage:
@@ -22,7 +19,7 @@ def checked(stage: Stage, run: Path, data: Path | None) -> Stage:
     receipt = stage.receipt
     folders = [stage.path.parent, run, *([data] if data else [])]
     changed = [name for name, digest in receipt.inputs.items() if _differs(_found(name, folders), digest)]
-    changed += [name for name, digest in receipt.outputs.items() if _lost(stage.path.parent / name, digest)]
+    changed += [name for name, digest in receipt.outputs.items() if files.lost(stage.path.parent / name, digest)]
     changed += _adapters(receipt.results, run) + _deployed(receipt.results)
     return replace(stage, changed=tuple(dict.fromkeys(changed)))
 
@@ -35,12 +32,7 @@ def _found(name: str, folders: list[Path]) -> Path | None:
 
 def _differs(path: Path | None, digest: str) -> bool:
     """An input that is there and is another; one that is no file of ours (a model, a folder) is not judged here."""
-    return path is not None and len(digest) == 64 and path.stat().st_size <= LARGEST and _hash(path) != digest
-
-
-def _lost(path: Path, digest: str) -> bool:
-    """An output that is gone or is another."""
-    return not path.exists() or _differs(path if path.is_file() else None, digest)
+    return path is not None and len(digest) == 64 and files.differs(path, digest)
 
 
 def _adapters(results: dict[str, Any], run: Path) -> list[str]:
@@ -57,14 +49,3 @@ def _deployed(results: dict[str, Any]) -> list[str]:
         return []
     sizes = {folder / item["name"]: item["bytes"] for item in results.get("files", [])}
     return [str(path) for path, size in sizes.items() if not path.exists() or path.stat().st_size != size]
-
-
-def _hash(path: Path) -> str:
-    stat = path.stat()
-    return _hash_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@cache
-def _hash_of(path: Path, changed: int, size: int) -> str:
-    """Several receipts name the same file; it is read once."""
-    return files.sha256(path)

@@ -1,0 +1,66 @@
+"""A receipt says that a stage finished, and stops saying so when what it speaks of is gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medtune import files
+from medtune.config import Strict
+from medtune.errors import UserError
+from medtune.receipt import AlreadyDone, Receipt, stage
+
+
+class Settings(Strict):
+    """Any settings."""
+
+    size: int = 1
+
+
+def run(folder: Path, *, text: str = "made", replace: bool = True, **changes: int) -> Receipt:
+    settings = Settings(**changes)
+    with stage(folder / "training.json", settings, inputs={"a": "x"}, replace=replace, redo="go on so") as done:
+        files.write_text(folder / "made.txt", text)
+        done.outputs = {"made.txt": files.sha256(folder / "made.txt")}
+    return done
+
+
+def test_a_finished_stage_is_not_repeated(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(AlreadyDone):
+        run(tmp_path, text="again")
+    assert (tmp_path / "made.txt").read_text() == "made"
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("by hand")])
+def test_an_output_that_is_gone_or_was_changed_is_made_again(tmp_path: Path, spoil: object) -> None:
+    run(tmp_path)
+    assert callable(spoil)
+    spoil(tmp_path / "made.txt")
+    run(tmp_path)
+    assert (tmp_path / "made.txt").read_text() == "made"
+
+
+def test_a_run_that_must_not_be_replaced_names_its_changed_file_and_its_changed_key(tmp_path: Path) -> None:
+    run(tmp_path, replace=False)
+    with pytest.raises(UserError, match=r"other settings \(size\); go on so"):
+        run(tmp_path, replace=False, size=2)
+    (tmp_path / "made.txt").write_text("by hand")
+    with pytest.raises(UserError, match=r"files are gone or changed \(made.txt\); go on so"):
+        run(tmp_path, replace=False)
+    assert (tmp_path / "made.txt").read_text() == "by hand", "nothing is lost"
+
+
+def test_a_stage_that_failed_leaves_no_receipt(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ZeroDivisionError), stage(tmp_path / "training.json", Settings(size=3), inputs={}):
+        raise ZeroDivisionError
+    assert not (tmp_path / "training.json").exists()
+
+
+def test_a_receipt_of_another_shape_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps({"loss": 1.0}))
+    with pytest.raises(UserError, match=r"training.json: not a receipt of medtune; .* `make train` again"):
+        Receipt.read(tmp_path / "training.json")
