@@ -25,7 +25,7 @@ def metrics(steps: int = 200, until: int | None = None, end: str | None = "finis
             name = f"{step:07d}_adapters.safetensors"
             rows.append({"kind": "checkpoint", "step": step, "time": BEGIN + 2 + step, "file": name, "best": True})
     if end and until == steps:
-        rows.append(event(end, until, BEGIN + 3 + until, text="done"))
+        rows.append(event(end, until, BEGIN + 3 + until, text=""))
     return rows
 
 

@@ -20,7 +20,7 @@ from medtune.cluster import ALONE
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
-from medtune.planner import Load, Machine
+from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
 from medtune.planner.shapes import PARTS
 from medtune.planner.subject import CPU, GPU, Model
@@ -329,3 +329,11 @@ def test_a_plan_is_shown_with_its_figures_and_without_weights() -> None:
     shown = capture.get()
     for figure in ("35,651,584 trainable parameters", "136.0 MiB", "31.1 B", "16 GB", "128 GB"):
         assert figure in shown
+
+
+def test_a_line_of_metrics_that_a_kill_cut_short_does_not_stop_the_plan(tmp_path: Path) -> None:
+    row = {"kind": "train", "step": 10, "it_per_sec": 2.0, "peak_memory_gb": 1.0}
+    lines = [json.dumps(row), json.dumps(row | {"step": 20, "it_per_sec": 0.0}), '{"kind": "train", "st']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    found = planner.measured(tmp_path / "metrics.jsonl")
+    assert found == Measured(0.5, 2**30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,6 +257,30 @@ def test_patience_stops_early_and_keeps_the_best(dataset: Path, dense_twin: Path
     results = Receipt.read(tmp_path / "run" / "training.json").results
     assert results["stopped"] == "early_stop" and results["steps"] < 40
     assert results["selected"]["val_loss"] == min(row["loss"] for row in metrics(tmp_path / "run", "valid"))
+    assert results["checkpoints"][-1]["step"] == results["steps"], "what was learnt up to there is kept"
+    assert [row["name"] for row in metrics(tmp_path / "run", "event")] == ["start", "early_stop"]
+
+
+def test_a_run_that_stops_before_its_first_report_has_a_receipt(dataset: Path, dense_twin: Path, tmp_path: Path):
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    changes = ("iters=40", "optimizer.learning_rate=0.3", "steps_per_report=100", "save_every=100",
+               "steps_per_eval=2", "select.patience=1")  # fmt: skip
+    assert train(dataset, config, tmp_path / "run", *(x for c in changes for x in ("--set", c))) == 0
+    results = Receipt.read(tmp_path / "run" / "training.json").results
+    assert results["steps"] < 40 and results["train_loss"]["first"] == results["train_loss"]["last"] > 0
+
+
+def test_no_image_is_left_in_the_run_and_the_same_data_prepared_again_is_the_same(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any
+):
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    assert train(dataset, config, tmp_path / "run") == 0
+    assert not list((tmp_path / "run").rglob("*.png"))
+    again = shutil.copytree(dataset, tmp_path / "again")
+    manifest = files.read_json(again / "manifest.json")
+    files.write_json(again / "manifest.json", manifest | {"finished": "later", "seconds": 9.0})
+    assert train(again, config, tmp_path / "run") == 0
+    assert "already done" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_names_the_examples(

@@ -308,7 +308,9 @@ class Trainer:
             step=self.progress.step,
         )
         log.say(text)
-        log.metric("event", self.progress.step, name="early_stop", total_steps=self.config.iters, text=text)
+        if "steps" in self.progress.window:  # taken since the last report
+            self._report(log)
+        self._checkpoint(log)
         self.stopped = "early_stop"
         return True
 
@@ -321,7 +323,8 @@ class Trainer:
     def _finish(self, log: RunLog) -> None:
         if self.config.select.by == "last":
             checkpoints.save_adapters(self.folder, adapters.WEIGHTS, self.step.model, self.adapter)
-        log.metric("event", self.progress.step, name="finish", total_steps=self.config.iters, text=self.stopped)
+        name = "finish" if self.stopped == "finished" else self.stopped
+        log.metric("event", self.progress.step, name=name, total_steps=self.config.iters, text="")
 
 
 def _shares(sums: Sequence[float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,7 +33,6 @@ from medtune.step import Step
 from medtune.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
-PROBES = "preflight"  # folder of the run that holds the inverted images while they are needed
 KTO_MICRO_BATCH = 4
 
 
@@ -207,11 +206,13 @@ class Job:
 
     trainer: trainer.Trainer
     preflight: Callable[[], list[str]]
+    room: tempfile.TemporaryDirectory[str]  # of the preflight's inverted images, which may be a patient's
     facts: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
         """Check, train, and return the results of training.json."""
-        checked = self.preflight() if not self.trainer.progress.step else []
+        with self.room:
+            checked = self.preflight() if not self.trainer.progress.step else []
         print(*checked, sep="\n", flush=True)
         self.trainer.run()
         measured = trainer.summary(self.trainer)
@@ -244,7 +245,8 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
         config.seed,
     )
     mine = material.share(order, cluster)
-    probes = preflight.probes(material.train.items, run / PROBES)
+    room = tempfile.TemporaryDirectory(prefix="medtune-preflight-")
+    probes = preflight.probes(material.train.items, Path(room.name))
     examples = material.examples(mine) + [probe.example for probe in probes]
     source, trunk = _source(plan, base, anatomy, chat, first, examples)
     mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
@@ -263,12 +265,10 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, chat)
-        found = preflight.check(step, Feed(probes, source, below(config)), feeds[0], mine[0], chat)
-        shutil.rmtree(run / PROBES, ignore_errors=True)
-        return found
+        return preflight.check(step, Feed(probes, source, below(config)), feeds[0], mine[0], chat)
 
     loop = trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config))
-    return Job(loop, checks, facts)
+    return Job(loop, checks, room, facts)
 
 
 def _facts(

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medtune import basemodel, files, known
+from medtune import basemodel, known
 from medtune.errors import UserError
+from medtune.history import History
 from medtune.planner.load import Load
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.plan import Measured, Plan, plan
@@ -31,7 +32,7 @@ def for_run(train: TrainConfig, data: Path, run: Path) -> Plan:
 
 def measured(metrics: Path) -> Measured | None:
     """What the last report of a run says; None before the first."""
-    reports = [row for _, row in files.read_jsonl(metrics) if row["kind"] == "train"] if metrics.exists() else []
+    reports = [row for row in History.read(metrics).of("train") if row["it_per_sec"]]
     return Measured(1 / reports[-1]["it_per_sec"], reports[-1]["peak_memory_gb"] * GIB) if reports else None
 
 
