@@ -96,7 +96,7 @@ def test_both_models_answer_every_item_and_the_receipt_says_what_was_measured(
     assert results["recommended"][0]["id"] == "recommended-blood-pressure"
     assert results["recommended"][3]["image"].endswith("recommended_chest.png")
     assert results["baseline"]["kind"] == "base"
-    assert results["gate"] == {"passed": True, "failures": []}
+    assert results["gate"] == {"passed": True, "failures": [], "unmeasured": []}
     assert results["tokens_per_sec"] > 0
     assert receipt.inputs["adapters.safetensors"] == files.sha256(place / "run/adapters.safetensors")
     assert receipt.inputs["test.jsonl"] == files.sha256(place / "data/test.jsonl")
@@ -197,7 +197,7 @@ def test_another_run_can_be_the_baseline(place: Path, dense_twin: Path, moe_twin
     [
         (lambda place: (place / "run/training.json").unlink(), "run `make train` first"),
         (lambda place: _edit(place / "run/training.json", "dataset", {"path": "d", "hash": "x"}), "not the data set"),
-        (lambda place: _edit(place / "run/training.json", "base_model", hash="x"), "not the model"),
+        (lambda place: _edit(place / "run/training.json", "base_model", hash="x"), "not the weights"),
         (lambda place: (place / "bench/recommended.jsonl").unlink(), "set bench in eval.yaml"),
         (lambda place: (place / "bench/images/recommended_cbc.png").unlink(), "line 5: "),
         (lambda place: _break_check(place), "no such check"),

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medtune import cli
+from medtune import checks, cli
 from medtune.history import History
-from medtune.report import checklist, comparison, figures, markdown, nextsteps, page
+from medtune.report import checklist, comparison, figures, markdown, nextsteps, page, words
 from medtune.report.facts import Facts, gather
 from medtune.report.numbers import Numbers
 from tests import fakerun
@@ -448,3 +448,8 @@ def test_the_page_of_a_report_without_any_picture_still_stands(run: Path) -> Non
 def test_the_history_of_the_fixture_is_what_the_receipt_says(run: Path) -> None:
     best = History.read(run / "metrics.jsonl").best
     assert best and best["loss"] == gather(run).look("training.val_loss.best")
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_every_kind_of_check_has_a_name_for_people(lang: Any) -> None:
+    assert [kind for kind in checks.kinds() if words.name(kind, lang) == kind] == []

@@ -73,7 +73,7 @@ def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
     [case] = found["recommended"]
     assert (case["expect"], case["tuned"]) == ("分级", BAD)
     assert case["checks"]["referral"] == {"baseline": 1.0, "tuned": 0.0}
-    assert found["gate"] == {"passed": True, "failures": []}
+    assert found["gate"] == {"passed": True, "failures": [], "unmeasured": []}
 
 
 def test_the_gate_names_every_reason_it_stays_shut(tmp_path: Path) -> None:
@@ -174,3 +174,15 @@ def test_an_answer_that_looks_like_a_formula_is_shown_as_text(tmp_path: Path) ->
     review.write(tmp_path / "r.csv", found, seed=0)
     [row] = sheet(tmp_path / "r.csv")
     assert "'=1+1" in (row["answer_1"], row["answer_2"])
+
+
+def test_a_wanted_check_that_no_item_has_is_named_as_not_measured(tmp_path: Path) -> None:
+    found = evaluation.evaluate(judged(tmp_path, [(BAD, GOOD)] * 5), WEIGHTS, settings(pass_rate={"emergency": 1.0}))
+    assert found["gate"] == {"passed": True, "failures": [], "unmeasured": ["emergency"]}
+
+
+def test_a_second_check_of_a_kind_is_numbered_within_its_kind(tmp_path: Path) -> None:
+    twice = (CHECKS[0], Check(kind="empathy"), CHECKS[0])
+    shown = judged(tmp_path, [(GOOD, BAD)], split="recommended", checks=twice)
+    [case] = evaluation.evaluate([*judged(tmp_path, [(BAD, GOOD)]), *shown], WEIGHTS, settings())["recommended"]
+    assert list(case["checks"]) == [CHECKS[0].kind, "empathy", f"{CHECKS[0].kind}_2"]

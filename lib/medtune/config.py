@@ -49,15 +49,23 @@ def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Sch
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
+    text = ""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=_Loader)
         values = yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file; see configs/ for the profiles") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(f"{path}:{line}: not YAML: {error.reason}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
     return values, dict(_lines(node, ()))

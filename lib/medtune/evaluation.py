@@ -79,8 +79,11 @@ def migration(judged: Sequence[Judged]) -> dict[str, int]:
 
 
 def gate(dimensions: Mapping[str, Numbers], checks: Mapping[str, Numbers], wanted: Gate) -> dict[str, Any]:
-    """Whether the tuned model may be deployed, and every reason why not; a dimension without items is not judged."""
-    failures = []
+    """Whether the tuned model may be deployed, and every reason why not.
+
+    A dimension without items is not judged, nor is a kind of check that no item has; the latter are named.
+    """
+    failures, unmeasured = [], []
     for dim, numbers in dimensions.items():
         least = getattr(wanted, dim)
         if numbers["ci_low"] < least:
@@ -103,6 +106,7 @@ def gate(dimensions: Mapping[str, Numbers], checks: Mapping[str, Numbers], wante
         )
     for kind, least in wanted.pass_rate.items():
         if kind not in checks:
+            unmeasured.append(kind)
             continue
         passed, n = checks[kind]["passed"]["tuned"], checks[kind]["n"]
         if passed < least * n:
@@ -118,14 +122,16 @@ def gate(dimensions: Mapping[str, Numbers], checks: Mapping[str, Numbers], wante
                     least=least,
                 )
             )
-    return {"passed": not failures, "failures": failures}
+    return {"passed": not failures, "failures": failures, "unmeasured": unmeasured}
 
 
 def _recommended(one: Judged) -> Numbers:
     pairs = zip(one.baseline.marks, one.tuned.marks, strict=True)
     checks: dict[str, Numbers] = {}
-    for number, (before, after) in enumerate(pairs):
-        name = before.kind if before.kind not in checks else f"{before.kind}_{number + 1}"
+    times: Counter[str] = Counter()
+    for before, after in pairs:
+        times[before.kind] += 1
+        name = before.kind if times[before.kind] == 1 else f"{before.kind}_{times[before.kind]}"
         checks[name] = {"baseline": before.value, "tuned": after.value}
     return {
         "id": one.item.id,

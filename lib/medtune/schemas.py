@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from medtune import checks
 from medtune.config import Strict
 from medtune.records import Dimension
 
@@ -13,6 +14,15 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Kebab = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$")]  # a folder name: lower case, no spaces
+
+
+def _known(kind: str) -> str:
+    if kind not in checks.kinds():
+        raise ValueError(f"no such check; there are {', '.join(checks.kinds())}")
+    return kind
+
+
+CheckKind = Annotated[str, AfterValidator(_known)]
 
 
 class Source(Strict):
@@ -43,12 +53,18 @@ class DataConfig(Strict):
 
 
 class Optimizer(Strict):
-    """AdamW's settings and the gradient clip."""
+    """The optimizer, as MLX has it, and the gradient clip."""
 
     name: Literal["adamw", "adam", "sgd"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     grad_clip: Positive | None  # global norm; null: none
+
+    @model_validator(mode="after")
+    def _decays(self) -> Optimizer:
+        if self.name == "adam" and self.weight_decay:
+            raise ValueError("adam has no weight_decay: set it to 0 or choose adamw")
+        return self
 
 
 class Cosine(Strict):
@@ -159,7 +175,7 @@ class Gate(Strict):
     warmth: float
     vision: float
     superior: Annotated[int, Field(ge=0, le=3)]  # so many dimensions must be better beyond chance
-    pass_rate: dict[str, Annotated[float, Field(ge=0, le=1)]]  # kind of check: least share the tuned model passes
+    pass_rate: dict[CheckKind, Annotated[float, Field(ge=0, le=1)]]  # least share the tuned model passes
 
 
 class EvalConfig(Strict):

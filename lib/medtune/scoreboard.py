@@ -103,6 +103,7 @@ def _notes(results: Numbers) -> list[str]:
 
 
 def _verdict(gate: Numbers) -> Text:
-    if gate["passed"]:
-        return Text(tr("gate: passed"), style="bold green")
-    return Text("\n".join([tr("gate: not passed"), *(f"  {reason}" for reason in gate["failures"])]), style="bold red")
+    lines = [tr("gate: passed") if gate["passed"] else tr("gate: not passed"), *gate["failures"]]
+    if gate["unmeasured"]:
+        lines.append(tr("not measured, since no item has such a check: {kinds}", kinds=", ".join(gate["unmeasured"])))
+    return Text("\n  ".join(lines), style="bold green" if gate["passed"] else "bold red")

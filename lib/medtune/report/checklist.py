@@ -96,7 +96,11 @@ def _better(facts: Facts, write: Numbers) -> Answer:
 
 def _gate(facts: Facts, write: Numbers) -> Answer:
     gate: dict[str, Any] | None = facts.trusted("evaluation.gate")
-    return (None, "") if gate is None else (gate["passed"], "; ".join(map(str, gate.get("failures", []))))
+    if gate is None:
+        return None, ""
+    said = [str(reason) for reason in gate["failures"]]
+    said += [f"{words.name(kind, write.lang)}: {write.missing}" for kind in gate.get("unmeasured", [])]
+    return gate["passed"], "; ".join(said)
 
 
 def _deployed(facts: Facts, write: Numbers) -> Answer:

@@ -72,7 +72,8 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     """Read the receipts of ``run``, and of ``baseline`` where one is named; a run without training is a UserError."""
     stages = {name: _stage(name, run / f"{name}.json") for name in STAGES[1:]}
     training = stages["training"].receipt
-    data = Path(training.results["dataset"]["path"]) if training else None
+    dataset = training.results.get("dataset") if training else None  # an imported adapter's is not known
+    data = Path(dataset["path"]) if dataset else None
     stages["manifest"] = _stage("manifest", data / "manifest.json" if data else run / "manifest.json")
     metrics = History.read(run / "metrics.jsonl")
     if training is None and not metrics.rows:

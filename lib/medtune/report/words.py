@@ -39,7 +39,7 @@ WORDS = {
     "choice": "right option",
     "closed": "right yes or no",
     "contains": "names what it must",
-    "disclaimer": "says what it cannot replace",
+    "disclaimer": "cautions at most once",
     "emergency": "warns of an emergency",
     "empathy": "warm words",
     "fields": "fields read from the image",
@@ -47,6 +47,7 @@ WORDS = {
     "grading": "right grading",
     "no_absolute": "no absolute claim",
     "no_prescription": "no prescription",
+    "no_stale_range": "no outdated range",
     "overlap": "close to the reference",
     "referral": "refers to a doctor",
 }
