@@ -14,9 +14,12 @@ from mlx.utils import tree_flatten
 from medtune import adapters, cli, training
 from medtune.anatomy import Anatomy
 from medtune.basemodel import find
+from medtune.chat import Chat
 from medtune.demo.twin import DEMO_MODEL
 from medtune.errors import UserError
+from medtune.generation import generate
 from medtune.receipt import Receipt
+from medtune.records import Message
 from tests.workshop import settings_file, write_dataset
 from tools import train_final
 
@@ -126,3 +129,22 @@ def test_an_unknown_family_is_refused_by_name_with_the_list():
 
     with pytest.raises(UserError, match=r"model type mamba: not supported; choose one of qwen3_vl, .*llama"):
         Anatomy.of(Stranger())  # type: ignore[arg-type]
+
+
+def test_a_text_model_answers_many_as_it_answers_each_and_as_mlx_lm_does(tmp_path: Path):
+    import mlx_lm
+    from mlx_lm.generate import generate_step
+
+    base = find(str(write_family(tmp_path / "model", "qwen3")))
+    model, chat = base.load(), Chat(base)
+    prompts = [
+        chat.prompt([Message(role="user", content=text)]) for text in ("发烧", "我头痛怎么办？", "我头痛咋办啊？")
+    ]
+    together = {
+        answer.index: answer for batch in generate(model, chat, prompts, max_tokens=8, batch_size=3) for answer in batch
+    }
+    theirs, _ = mlx_lm.load(str(base.path))
+    for index, prompt in enumerate(prompts):
+        said = [int(token) for token, _ in generate_step(mx.array(prompt.tokens), theirs, max_tokens=8)]
+        assert together[index].text == chat.detokenize(said).strip()
+    assert len({answer.text for answer in together.values()}) == 3, "else equality would say little"

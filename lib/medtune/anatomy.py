@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens, D hidden size, K deepstack levels, N images, V vo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -36,6 +37,7 @@ class Anatomy:
     """The parts of one loaded vision-language model."""
 
     layers_path = "language_model.model.layers"
+    takes_positions = True  # else a layer counts from where its cache ends, alike for all rows
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -92,11 +94,20 @@ class Anatomy:
         deepstack = None if levels is None else _dense(levels, features.visual_pos_masks, features.inputs_embeds)
         return Activations(features.inputs_embeds, positions.astype(mx.int32), deepstack)
 
-    def run(self, first: int, last: int, inputs: Activations, checkpoint: bool = False) -> mx.array:
+    def run(
+        self,
+        first: int,
+        last: int,
+        inputs: Activations,
+        checkpoint: bool = False,
+        mask: mx.array | str = "causal",
+        caches: Sequence[Any] = (),
+    ) -> mx.array:
         """Decoder layers first..last-1 -> h (B, T, D).
 
         Level k of deepstack is added after layer k. Right padding is safe: attention is causal. With ``checkpoint``
-        a layer's inner activations are computed again in the backward pass instead of being kept.
+        a layer's inner activations are computed again in the backward pass instead of being kept. ``caches`` holds the
+        earlier keys and values of each layer of the model, to which these are added.
         """
         h = inputs.h
         if first == last:
@@ -104,7 +115,7 @@ class Anatomy:
         arguments = self._arguments(self.layers[first], inputs)
         for index in range(first, last):
             layer = checkpointed(self.layers[index]) if checkpoint else self.layers[index]
-            h = layer(h, "causal", None, *arguments)
+            h = layer(h, mask, caches[index] if caches else None, *arguments)
             if inputs.deepstack is not None and index < inputs.deepstack.shape[0]:
                 h = h + inputs.deepstack[index]
         return h
@@ -144,6 +155,7 @@ class TextAnatomy(Anatomy):
     """The parts of a text-only model of mlx-lm."""
 
     layers_path = "model.layers"
+    takes_positions = False
 
     @property
     def decoder(self) -> Any:

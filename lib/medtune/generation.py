@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -19,7 +20,7 @@ import numpy as np
 from mlx_vlm.models.cache import KVCache
 
 from medtune import batches
-from medtune.anatomy import Anatomy
+from medtune.anatomy import Activations, Anatomy
 from medtune.chat import Chat, Example
 from medtune.trunk import Trunk
 
@@ -45,7 +46,7 @@ def generate(
     ``index`` is the prompt's place in ``prompts``. Prompts of like length share a batch, so there is little padding.
     """
     stops = set(chat.stop_ids)
-    for chosen in batches.by_length([len(prompt.tokens) for prompt in prompts], batch_size):
+    for chosen in _together(Anatomy.of(model), [len(prompt.tokens) for prompt in prompts], batch_size):
         ids: list[list[int]] = [[] for _ in chosen]
         finish: list[Finish] = ["length"] * len(chosen)
         for step in decode(model, chat, [prompts[index] for index in chosen], max_tokens):
@@ -58,6 +59,15 @@ def generate(
             Answer(index, chat.detokenize(ids[row]).strip(), len(ids[row]), finish[row])
             for row, index in enumerate(chosen)
         ]
+
+
+def _together(anatomy: Anatomy, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts to answer together: of like length; of equal length where the model counts positions."""
+    for chosen in batches.by_length(lengths, batch_size):
+        if anatomy.takes_positions:
+            yield chosen
+        else:
+            yield from (list(equal) for _, equal in groupby(chosen, key=lengths.__getitem__))
 
 
 def stream(model: nn.Module, chat: Chat, prompt: Example, *, max_tokens: int) -> Iterator[str]:
@@ -115,7 +125,11 @@ class _Batch:
         last = mx.array([length - 1 for length in lengths])
         rows = mx.arange(len(prompts))
         self.positions = inputs.positions[:, rows, last][..., None]  # (3, B, 1), of each row's latest token
-        h = self._layers(inputs.h, "causal", inputs.positions, inputs.deepstack)
+        h = anatomy.run(0, len(anatomy.layers), inputs, caches=self.caches)
+        if not anatomy.takes_positions:  # it counts on from the end of its cache: take the padding off, alike for all
+            self.width = lengths[0]
+            for cache in self.caches:
+                cache.trim(inputs.h.shape[1] - self.width)
         self.first = self._choose(h[rows, last])
 
     def step(self, tokens: mx.array) -> mx.array:
@@ -124,7 +138,8 @@ class _Batch:
         keys = mx.arange(self.caches[0].offset + 1)
         mask = (keys < self.lengths) | (keys >= self.width)  # (B, 1, 1, K)
         h = self.anatomy.decoder.embed_tokens(tokens[:, None])
-        return self._choose(self._layers(h, mask, self.positions, None)[:, 0])
+        latest = Activations(h, self.positions, None)
+        return self._choose(self.anatomy.run(0, len(self.caches), latest, mask=mask, caches=self.caches)[:, 0])
 
     def keep(self, rows: mx.array) -> None:
         """Drop all rows but these."""
@@ -132,15 +147,6 @@ class _Batch:
         self.positions = self.positions[:, rows]
         for cache in self.caches:
             cache.keys, cache.values = cache.keys[rows], cache.values[rows]
-
-    def _layers(self, h: mx.array, mask: mx.array | str, positions: mx.array, deepstack: mx.array | None) -> mx.array:
-        rotary = self.anatomy.layers[0].self_attn.rotary_emb
-        embeddings = None if rotary.fused_apply else rotary(h, positions)
-        for index, (layer, cache) in enumerate(zip(self.anatomy.layers, self.caches, strict=True)):
-            h = layer(h, mask, cache, positions, embeddings)
-            if deepstack is not None and index < deepstack.shape[0]:
-                h = h + deepstack[index]
-        return h
 
     def _choose(self, h: mx.array) -> mx.array:
         """The likeliest token (B,) after hidden states h (B, D)."""
