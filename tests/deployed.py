@@ -47,6 +47,7 @@ def write_run(
     results = {
         "base_model": {"name": str(base), "hash": found.weights_hash},
         "dataset": {"path": str(run / "no-data"), "hash": ""},
+        "template_hash": found.template_hash,
         "system_prompt": system_prompt,
         "lora": {"rank": config.rank, "scale": config.scale, "keys": list(config.keys)},
     }

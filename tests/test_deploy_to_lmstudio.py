@@ -231,7 +231,7 @@ def test_another_base_than_the_trained_one_is_refused(tmp_path: Path, capsys: py
     run = write_run(tmp_path / "run", base)
     write_twin(base, moe=False, layers=2, seed=1)
     assert _deploy(run) == 1
-    assert "not the weights this run was trained on" in capsys.readouterr().err
+    assert "not the weights of the training" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

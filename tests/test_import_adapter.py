@@ -12,7 +12,8 @@ import pytest
 
 from medtune import adapters, basemodel, cli, files
 from tests.deployed import write_run
-from tools import import_adapter
+from tests.workshop import write_dataset
+from tools import deploy_to_lmstudio, import_adapter, make_report, test_v2_model
 
 PROMPT = mx.array([[5, 17, 300, 42, 9, 61, 7, 700]])
 
@@ -141,3 +142,46 @@ def test_an_adapter_of_another_size_is_refused(run: Path, tmp_path: Path, capsys
     wide = write_twin(tmp_path / "wide", moe=False, layers=2, hidden=128)
     assert _import(run, wide, tmp_path / "in") == 1
     assert "do not fit this base: 8 problems" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"peft_type": "LORA", "r": None}, "states no r (found None)"),
+        ({"lora_parameters": {"rank": 4}}, "states no scale (found None)"),
+    ],
+)
+def test_a_multiplier_that_is_not_stated_is_asked_for(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any, said: str
+) -> None:
+    _as_peft(run, tmp_path / "peft")
+    source = tmp_path / "peft" if "peft_type" in config else run
+    (source / adapters.CONFIG).write_text(json.dumps({"lora_alpha": 8} | config))
+    assert _import(source, dense_twin, tmp_path / "in") == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_broken_file_of_weights_is_one_line(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / adapters.WEIGHTS).write_bytes(b"cut short")
+    assert _import(run, dense_twin, tmp_path / "in") == 1
+    assert "not readable" in capsys.readouterr().err
+
+
+def test_an_imported_adapter_is_measured_deployed_and_reported(
+    run: Path, dense_twin: Path, tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "in"
+    assert _import(_as_peft(run, tmp_path / "peft"), dense_twin, home) == 0
+    data = write_dataset(tmp_path / "made", dense_twin)
+    bench = tmp_path / "eval.yaml"
+    gate = {"accuracy": -1.0, "warmth": -1.0, "vision": -1.0, "superior": 0, "pass_rate": {}}
+    settings = {"bench": str(root / "data/bench"), "max_tokens": 4, "batch_size": 8, "max_items": 1, "seed": 0}
+    bench.write_text(json.dumps(settings | {"gate": gate}), encoding="utf-8")
+    assert cli.call(test_v2_model.main, [str(home), str(data), "--config", str(bench)]) == 0
+    assert cli.call(deploy_to_lmstudio.main, [str(home), "--config", str(run / "deploy.yaml"), "--dry-run"]) == 0
+    out = tmp_path / "report"
+    assert cli.call(make_report.main, [str(home), "--out", str(out), "--lang", "en"]) == 0
+    text = (out / "REPORT.md").read_text(encoding="utf-8")
+    assert "Accuracy" in text and "not measured" in text

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medtune import chatserver, lmstudio, preset
+from medtune import chatserver, files, lmstudio, preset
 from medtune.chatserver import NotRunning, Server
 from medtune.errors import UserError
 
@@ -170,9 +170,32 @@ def test_no_server_is_not_a_fault_of_the_model() -> None:
 
 
 def test_the_preset_switches_the_repeat_penalty_off_and_holds_the_prompt(tmp_path: Path) -> None:
-    path = preset.write(tmp_path, "small-v2", "你是医生。")
+    assert preset.write(tmp_path, "small-v2", "你是医生。", tmp_path / "work")
+    path = preset.path(tmp_path, "small-v2")
     fields = {row["key"]: row["value"] for row in json.loads(path.read_text())["operation"]["fields"]}
     assert path == tmp_path / "config-presets" / "small-v2.preset.json"
     assert fields["llm.prediction.systemPrompt"] == "你是医生。"
     assert fields["llm.prediction.repeatPenalty"]["checked"] is False
     assert not any(row["key"].endswith("systemPrompt") for row in preset.preset("x", "")["operation"]["fields"])
+
+
+def test_a_preset_of_the_persons_own_is_neither_overwritten_nor_removed(tmp_path: Path) -> None:
+    work, path = tmp_path / "work", preset.path(tmp_path, "small-v2")
+    files.write_text(path, "mine")
+    assert not preset.write(tmp_path, "small-v2", "你是医生。", work)
+    preset.remove(work)
+    assert path.read_text() == "mine"
+    path.unlink()
+    assert preset.write(tmp_path, "small-v2", "你是医生。", work) and preset.write(tmp_path, "small-v2", "您好。", work)
+    path.write_text(path.read_text().replace("0.3", "0.5"))
+    assert not preset.write(tmp_path, "small-v2", "你是医生。", work), "changed in the app since"
+    path.unlink()
+    assert preset.write(tmp_path, "small-v2", "", work)
+    preset.remove(work)
+    assert not path.exists()
+
+
+def test_an_empty_pointer_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / lmstudio.POINTER).write_text("\n")
+    assert lmstudio.home() is None

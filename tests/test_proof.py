@@ -224,12 +224,13 @@ def test_the_runs_own_prompts_become_canaries(tmp_path: Path) -> None:
     rows = [
         {"id": "1", "model": "tuned", "prompt": [{"role": "user", "content": "x"}], "images": []},
         {"id": "1", "model": "baseline", "prompt": [{"role": "user", "content": "x"}], "images": []},
-        {"id": "2", "model": "tuned", "prompt": [{"role": "user", "content": "<image>y"}], "images": [str(red)]},
+        {"id": "mine/chats:2", "model": "tuned", "prompt": [{"role": "user", "content": "<image>y"}],
+         "images": [str(red)]},
         {"id": "3", "model": "tuned", "prompt": [{"role": "user", "content": "<image>y"}], "images": ["gone.png"]},
     ]  # fmt: skip
     files.write_jsonl(tmp_path / "predictions.jsonl", map(json.dumps, rows))
     text, image = canaries.from_predictions(tmp_path / "predictions.jsonl", tmp_path)
-    assert (text.id, image.id) == ("1", "2")
+    assert (text.id, image.id) == ("1", "mine/chats:2")
     with Image.open(image.other[0]) as other:
         assert other.size == (80, 64) and other.getpixel((0, 0)) == (0, 255, 255)
     assert canaries.from_predictions(tmp_path / "none.jsonl", tmp_path) == []

@@ -13,7 +13,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune import cli, config, engine, files, receipt, transaction
+from medtune import cli, config, engine, files, preset, receipt, transaction
 from medtune.i18n import tr
 from medtune.schemas import DeployConfig
 from medtune.transaction import Place
@@ -111,6 +111,7 @@ def take_back(args: Namespace, settings: DeployConfig) -> None:
         if args.rollback:
             transaction.rollback(at)
         else:
+            preset.remove(at.work)
             transaction.undeploy(at)
     (args.run / "deployment.json").unlink(missing_ok=True)
     print(

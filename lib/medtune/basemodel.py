@@ -48,6 +48,19 @@ def find(name: str) -> Base:
     )
 
 
+def of_training(results: dict[str, Any]) -> Base:
+    """The base model that a training's results name; a UserError where its weights or template are others now."""
+    base = find(results["base_model"]["name"])
+    problems = []
+    if base.weights_hash != results["base_model"]["hash"]:
+        problems.append(tr("not the weights of the training"))
+    if base.template_hash != results["template_hash"]:
+        problems.append(tr("not the chat template of the training"))
+    if problems:
+        raise UserError(f"{base.path}: {', '.join(problems)}; " + tr("bring it back or train again"))
+    return base
+
+
 def _checked(name: str, folder: Path) -> Base:
     if not (folder / "config.json").exists():
         raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
@@ -63,10 +76,12 @@ def _lmstudio_folder(key: str) -> Path | None:
 
 def _hub_folder(name: str) -> Path | None:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
+    except HFValidationError:
+        return None  # a path with a space: no Hub id
     except LocalEntryNotFoundError:
         return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 

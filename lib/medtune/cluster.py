@@ -5,12 +5,14 @@ The sums are weighted by tokens because each machine divides by the counts of th
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,8 +117,12 @@ def launch(hosts: str, command: Sequence[str], results: Path) -> dict[str, Any]:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches us alone; we ask the machines to save first
         )
-        interrupted = _watch(process, log, stop)
-    stop.unlink(missing_ok=True)
+        try:
+            interrupted = _watch(process, log, stop)
+        finally:  # we may have nobody to speak to any more: no machine goes on without us
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            stop.unlink(missing_ok=True)
     if interrupted:
         raise KeyboardInterrupt
     if not results.exists():
@@ -163,9 +169,7 @@ def _watch(process: subprocess.Popen[bytes], log: Path, stop: Path) -> bool:
 
 
 def scratch(run: Path, rank: int) -> Path:
-    """Where a process that does not lead writes what nobody reads."""
-    import tempfile
-
-    folder = Path(tempfile.gettempdir()) / f"medtune-{os.getppid()}-{run.name}-{rank}"
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
+    """Where a process that does not lead writes what nobody reads, until it ends."""
+    folder = tempfile.mkdtemp(prefix=f"medtune-{run.name}-{rank}-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from medtune import checks, files, items
-from medtune.basemodel import Base, find
+from medtune import basemodel, checks, files, items
+from medtune.basemodel import Base
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.items import Item
 from medtune.predictions import Side
 from medtune.receipt import Receipt
+from medtune.records import DIMENSIONS
 from medtune.schemas import EvalConfig
 
 WEIGHTS = "adapters.safetensors"
@@ -32,19 +33,10 @@ class Contest:
     def open(cls, run: Path, baseline: Path | None = None) -> Contest:
         """A UserError where the base model is no longer the one trained on, or the runs have different ones."""
         training = Receipt.read(run / "training.json")
-        recorded = training.results["base_model"]
-        base = find(recorded["name"])
-        if base.weights_hash != recorded["hash"]:
-            raise UserError(
-                tr(
-                    "{path}: not the model {run} was trained on; put that one back or train again",
-                    path=base.path,
-                    run=run,
-                )
-            )
+        base = basemodel.of_training(training.results)
         if baseline is not None:
             other = Receipt.read(baseline / "training.json").results["base_model"]
-            if other["hash"] != recorded["hash"]:
+            if other["hash"] != base.weights_hash:
                 raise UserError(
                     tr(
                         "{baseline}: trained on {other}, not on {base}; compare runs of one base model",
@@ -62,7 +54,9 @@ class Contest:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The priorities of the training, by dimension."""
+        """The priorities of the training, by dimension; all alike where an imported adapter tells none."""
+        if "objective" not in self.training.config:
+            return dict.fromkeys(DIMENSIONS, 1.0)
         return {dim: p["weight"] for dim, p in self.training.config["objective"]["priorities"].items()}
 
     @cached_property
@@ -72,10 +66,13 @@ class Contest:
         return found if self.baseline is None else {**found, "baseline": files.sha256(self.baseline / WEIGHTS)}
 
     def items(self, data: Path, settings: EvalConfig) -> list[Item]:
-        """The test split of ``data``, which must be what the run was trained on, and the recommended cases."""
+        """The test split of ``data``, which must be what the run was trained on, and the recommended cases.
+
+        What an imported adapter was trained on is not known: it takes any data.
+        """
         dataset = Dataset.open(data)
-        recorded = self.training.results["dataset"]
-        if dataset.hash != recorded["hash"]:  # else the test split may have been trained on
+        recorded = self.training.results.get("dataset")
+        if recorded and dataset.hash != recorded["hash"]:  # else the test split may have been trained on
             raise UserError(
                 tr(
                     "{data}: not the data set {run} was trained on; train again, or name that one ({path})",

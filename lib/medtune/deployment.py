@@ -117,10 +117,10 @@ def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
         subject = replace(subject, folder=at.folder)
         try:
             verdicts += _prove(proof.run(subject, after_commit=True), say)
-        except UserError:
+        except BaseException:  # Ctrl-C too: what is not proved does not stay
             transaction.withdraw(at)
             raise
-        say(tr("preset: {path}", path=preset.write(plan.home or run.path, at.name, plan.system_prompt)))
+        say(_offer_preset(plan))
     return _results(plan, listing, verdicts)
 
 
@@ -143,6 +143,14 @@ def _prove(verdicts: Iterable[Verdict], say: Say) -> list[Verdict]:
                 tr("refused at {level} ({name}): {note}", level=verdict.level, name=tr(verdict.name), note=verdict.note)
             )
     return seen
+
+
+def _offer_preset(plan: Plan) -> str:
+    """Write the preset beside LM Studio's own and say where; one that a person made or changed stays as it is."""
+    home, name = plan.home or plan.run.path, plan.place.name
+    if preset.write(home, name, plan.system_prompt, plan.place.work):
+        return tr("preset: {path}", path=preset.path(home, name))
+    return tr("preset: {path} is your own and stays as it is", path=preset.path(home, name))
 
 
 def _subject(plan: Plan, staged: Path, pinned: Path | None) -> Subject:

@@ -7,6 +7,7 @@ vision tower `model.visual`, a convolution has its channels second, and experts 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,15 @@ def write(source: Path, out: Path) -> None:
         raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
     if out.exists():
         raise UserError(tr("{folder}: exists; name a folder that does not", folder=out))
+    partial = out.with_name(f".partial-{out.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was cut short
+    partial.mkdir(parents=True)
+    _write(source, partial)
+    partial.rename(out)
+
+
+def _write(source: Path, out: Path) -> None:
     config = files.read_json(source / "config.json")
-    out.mkdir(parents=True)
     shards = list(_groups(list(pieces(Weights.open(source), config.get("quantization")))))
     written = []
     for number, group in enumerate(shards, 1):

@@ -28,19 +28,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """Read the receipts; a base model that is not the one of the training is refused."""
         training = Receipt.read(path / "training.json")
-        recorded = training.results["base_model"]
-        base = basemodel.find(recorded["name"])
-        if base.weights_hash != recorded["hash"]:
-            raise UserError(
-                tr(
-                    "{folder}: not the weights this run was trained on; bring them back or train again",
-                    folder=base.path,
-                )
-            )
-        if training.results.get("template_hash", base.template_hash) != base.template_hash:
-            raise UserError(
-                tr("{folder}: not the chat template of the training; bring it back or train again", folder=base.path)
-            )
+        base = basemodel.of_training(training.results)
         data = training.results.get("dataset", {}).get("path", "")
         manifest = Path(data) / "manifest.json"
         return cls(

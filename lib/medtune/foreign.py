@@ -57,7 +57,10 @@ def read(source: Path, scale: float | None = None) -> Foreign:
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
-    stored: Any = mx.load(str(path))
+    try:
+        stored: Any = mx.load(str(path))
+    except RuntimeError as error:
+        raise UserError(tr("{path}: not readable ({error}); copy the adapter again", path=path, error=error)) from None
     found = _peft(source, config, stored) if "peft_type" in config else _mlx(source, config, stored)
     return found if scale is None else Foreign(found.layout, scale, found.dropout, found.dora, found.tensors)
 
@@ -77,8 +80,8 @@ def _peft(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array
         module = mlx_name(name[: hit.start()].removeprefix("base_model.model."))
         tensors[f"{module}.{leaf}"] = value.T if turn else value
     raise_all(problems, str(source))
-    rank = config["r"]
-    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    rank = _stated(source, config, "r")
+    scale = _stated(source, config, "lora_alpha") / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Foreign("peft", scale, float(config.get("lora_dropout", 0.0)), bool(config.get("use_dora")), tensors)
 
 
@@ -92,14 +95,25 @@ def _mlx(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array]
     if "lora_parameters" in config:
         parameters = config["lora_parameters"]
         dropout = float(parameters.get("dropout", 0.0))
-        return Foreign("mlx", float(parameters["scale"]), dropout, kind == "dora", named)
+        return Foreign("mlx", _stated(source, parameters, "scale"), dropout, kind == "dora", named)
     if "rank" not in config:
         raise UserError(tr("{folder}: adapter_config.json of no known layout (PEFT, mlx-lm, mlx-vlm)", folder=source))
     ours = {"A": "lora_a", "B": "lora_b"}
     split = [(*name.rpartition(".")[::2], value) for name, value in named.items()]
     renamed = {f"{module}.{ours.get(leaf, leaf)}": value for module, leaf, value in split}
-    scale = config.get("alpha", 0.1) / config["rank"]
+    scale = config.get("alpha", 0.1) / _stated(source, config, "rank")
     return Foreign("mlx-vlm old", scale, float(config.get("dropout", 0.0)), False, renamed)
+
+
+def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
+    """A number above 0 that the adapter's config must state."""
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise UserError(
+            tr("{folder}: adapter_config.json states no {key} (found {value!r}); copy the adapter again",
+               folder=source, key=key, value=value)
+        )  # fmt: skip
+    return float(value)
 
 
 def mlx_name(name: str) -> str:

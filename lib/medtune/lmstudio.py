@@ -31,8 +31,8 @@ def home(override: str = "") -> Path | None:
         return chosen.resolve()
     person = Path.home().resolve()
     pointer = person / POINTER
-    pointed = [Path(pointer.read_text(encoding="utf-8").strip())] if pointer.exists() else []
-    places = [*pointed, person / ".cache" / "lm-studio", person / ".lmstudio"]
+    pointed = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+    places = [*([Path(pointed)] if pointed else []), person / ".cache" / "lm-studio", person / ".lmstudio"]
     return next((place for place in places if place.is_dir()), None)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from medtune import files
 
+RECORD = "preset.json"  # in our folder for the model
+
 # Qwen's own advice for Qwen3-VL-Instruct but cooler; the app's defaults (0.8 and a repeat penalty) invent more.
 SAMPLING: dict[str, Any] = {
     "llm.prediction.temperature": 0.3,
@@ -36,7 +38,27 @@ def path(home: Path, name: str) -> Path:
     return home / "config-presets" / f"{name}.preset.json"
 
 
-def write(home: Path, name: str, system_prompt: str) -> Path:
-    """Write the preset under LM Studio's home and return its path."""
-    files.write_json(path(home, name), preset(name, system_prompt))
-    return path(home, name)
+def write(home: Path, name: str, system_prompt: str, work: Path) -> bool:
+    """Write the preset under LM Studio's home; False where one is there that is not, or no longer, as we wrote it.
+
+    ``work`` is our own folder for the model: it remembers what we wrote.
+    """
+    place = path(home, name)
+    if place.exists() and not _ours(place, work):
+        return False
+    files.write_json(place, preset(name, system_prompt))
+    files.write_json(work / RECORD, {"path": str(place), "sha256": files.sha256(place)})
+    return True
+
+
+def remove(work: Path) -> None:
+    """Take away the preset that ``work`` remembers, if it is still as we wrote it."""
+    if (work / RECORD).exists():
+        place = Path(files.read_json(work / RECORD)["path"])
+        if _ours(place, work):
+            place.unlink()
+
+
+def _ours(place: Path, work: Path) -> bool:
+    record = files.read_json(work / RECORD) if (work / RECORD).exists() else {}
+    return record.get("path") == str(place) and place.exists() and files.sha256(place) == record["sha256"]

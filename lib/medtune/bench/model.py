@@ -103,6 +103,8 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
     model.set_dtype(mx.bfloat16 if bits else mx.float32)
     if bits:
         config["quantization"] = config["quantization_config"] = _quantize(model, bits)
+    for shard in folder.glob("model*.safetensors"):  # of an earlier model, perhaps with more layers
+        shard.unlink()
     layers = model.language_model.model.layers
     places: dict[str, str] = {}
 

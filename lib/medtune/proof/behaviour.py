@@ -23,6 +23,7 @@ KL_SHARE = 0.05  # or this share of the distance the tuned model has from the ba
 NEARER = 2.0  # the folder must be so many times nearer to base + adapter than to the base
 SEES = 0.5  # share of the tuned model's dependence on its image
 OTHER = "/other"
+PATIENCE = 3600  # seconds; a large model from a slow disk takes minutes
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def check(subject: Subject, python: Path) -> tuple[str, dict[str, Any], str]:
         request, answer = Path(scratch) / "request.json", Path(scratch) / "answer.npz"
         request.write_text(json.dumps(_request(subject)), encoding="utf-8")
         command = [str(python), str(Path(probe.__file__)), str(subject.folder), str(request), str(answer)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "failed", {}, tr("no answer within {minutes} minutes", minutes=PATIENCE // 60)
         if done.returncode:
             return "failed", {}, tr("the folder does not load: {error}", error=_reason(done.stderr))
         with np.load(answer) as arrays:

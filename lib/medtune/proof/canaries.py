@@ -58,7 +58,8 @@ def from_predictions(path: Path, folder: Path) -> list[Canary]:
         if row["model"] == "tuned" and len(kind) < FROM_RUN and all(image.exists() for image in images):
             messages = tuple(Message(**message) for message in row["prompt"])
             _no_answer_last(path, number, messages)
-            other = tuple(_mirrored(image, folder / f"{row['id']}-{n}.png") for n, image in enumerate(images))
+            stem = files.hash_of(row["id"])[:12]  # an id may hold what a file name may not
+            other = tuple(_mirrored(image, folder / f"{stem}-{n}.png") for n, image in enumerate(images))
             kind.append(Canary(row["id"], messages, images, other))
     return found[False] + found[True]
 
