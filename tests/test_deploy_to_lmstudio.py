@@ -255,12 +255,6 @@ def test_without_a_run_the_folder_of_somebody_can_be_inspected(base: Path, capsy
     assert cli.call(deploy_to_lmstudio.main, ["--inspect", "/no/such/folder"]) == 1
 
 
-def test_help_needs_no_mlx(root: Path) -> None:
-    code = "import sys; sys.argv = ['x', '--help']; import tools.deploy_to_lmstudio as t\n" \
-           "try: t.main()\nexcept SystemExit: assert 'mlx.core' not in sys.modules"  # fmt: skip
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=root)
-
-
 @pytest.mark.parametrize("moe", [False, True])
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_export_in_hugging_faces_layout_is_the_same_model(tmp_path: Path, moe: bool, bits: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from medtune import cli, files
 from medtune.receipt import Receipt
 from tools import deploy_to_lmstudio, make_report, monitor_training, prepare_data, test_v2_model, train_final
 
-BENCH = Path(__file__).resolve().parents[1] / "data" / "bench"
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "data" / "bench"
 RECEIPTS = ("manifest", "training", "evaluation", "deployment")
 
 
@@ -95,6 +97,18 @@ def test_every_stage_leaves_a_receipt_with_what_it_takes_to_repeat_it(project: P
         assert receipt.inputs and receipt.results and receipt.seconds > 0
         for name, digest in receipt.outputs.items():
             assert files.sha256(project.receipt(stage).parent / name) == digest
+
+
+def test_the_architecture_names_every_result_of_every_receipt_and_every_key_of_the_metrics(project: Project) -> None:
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
+    receipts = text.split("## Receipts")[1].split("\n## ")[0]
+    for stage in RECEIPTS:
+        told = receipts.split(f"- `{stage}.json`:")[1].split("\n- ")[0]
+        for name in Receipt.read(project.receipt(stage)).results:
+            assert re.search(rf"`[^`]*\b{name}\b[^`]*`", told), f"{stage}: {name}"
+    for _, row in files.read_jsonl(project.run / "metrics.jsonl"):
+        told = receipts.split(f"- `{row['kind']}`:")[1].split("\n- ")[0]
+        assert [name for name in row if name not in ("kind", "step", "time") and name not in told] == []
 
 
 def test_each_receipt_speaks_of_the_same_run(project: Project) -> None:

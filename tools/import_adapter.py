@@ -13,6 +13,7 @@ from medtune import cli, engine, files, receipt
 from medtune.basemodel import find
 from medtune.config import Strict
 from medtune.i18n import tr
+from medtune.runlog import CONFIG, WEIGHTS
 
 
 class Import(Strict):
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
             "lora": {"rank": config.rank, "scale": config.scale, "keys": list(config.keys)},
             "imported": {"layout": found.layout, "source": str(args.source)},
         }
-        done.outputs = {name: files.sha256(args.out / name) for name in ("adapters.safetensors", "adapter_config.json")}
+        done.outputs = {name: files.sha256(args.out / name) for name in (WEIGHTS, CONFIG)}
     print(tr("{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: make deploy",
              run=args.out, n=len(config.keys), layout=found.layout, scale=config.scale))  # fmt: skip
 

@@ -16,6 +16,7 @@ from medtune.contest import Contest
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.predictions import FILE, Predictions
+from medtune.runlog import WEIGHTS
 from medtune.schemas import EvalConfig
 
 
@@ -72,7 +73,7 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
         print(tr("{new} answers generated, {old} kept from before", new=made, old=2 * len(items) - made))
         done.results = {
             "base_model": contest.training.results["base_model"],
-            "adapters": {"path": str(args.run), "hash": contest.hashes["adapters.safetensors"]},
+            "adapters": {"path": str(args.run), "hash": contest.hashes[WEIGHTS]},
             "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or contest.base.name)},
             "max_tokens": settings.max_tokens,
             **evaluation.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),

@@ -20,9 +20,10 @@ from medtune import files
 from medtune.anatomy import Anatomy
 from medtune.arrays import flat
 from medtune.errors import UserError, raise_all
+from medtune.runlog import CONFIG as CONFIG
+from medtune.runlog import WEIGHTS as WEIGHTS
 from medtune.schemas import Lora
 
-WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)
 SWITCH = (SwitchLinear, QuantizedSwitchLinear)

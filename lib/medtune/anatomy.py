@@ -15,9 +15,7 @@ from mlx.nn.utils import checkpoint as checkpointed
 
 from medtune.errors import UserError
 from medtune.i18n import tr
-
-VISION = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2_vl")  # classes of mlx-vlm
-TEXT = ("qwen3", "qwen3_moe", "qwen2", "llama")  # classes of mlx-lm
+from medtune.planner.shapes import TEXT_ONLY, WITH_IMAGES
 
 
 class Activations(NamedTuple):
@@ -47,13 +45,12 @@ class Anatomy:
         """Anatomy of a loaded model; a UserError names the supported types where it is another one."""
         config: Any = getattr(model, "config", None)
         kind = config.model_type if config is not None else getattr(model, "model_type", "")
-        if kind in VISION:
+        if kind in WITH_IMAGES:
             return Anatomy(model)
-        if kind in TEXT:
+        if kind in TEXT_ONLY:
             return TextAnatomy(model)
-        raise UserError(
-            tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=", ".join(VISION + TEXT))
-        )
+        known = ", ".join(WITH_IMAGES + TEXT_ONLY)
+        raise UserError(tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=known))
 
     @property
     def decoder(self) -> Any:

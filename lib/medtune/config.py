@@ -104,7 +104,7 @@ def _apply(values: dict[str, Any], override: str) -> Path_:
 def _problems(error: ValidationError, schema: type[Strict], origins: dict[Path_, str]) -> list[str]:
     rows = []
     for item in error.errors():
-        place = tuple(key for key in item["loc"] if not _is_union_tag(key, item["loc"], schema, origins))
+        place = tuple(key for key in item["loc"] if not _is_union_tag(key, schema, origins))
         name = ".".join(str(key) for key in place)
         origin = next((origins[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origins), "")
         rows.append((origin, f"{name}: {_sentence(item, place, schema)}"))
@@ -112,7 +112,7 @@ def _problems(error: ValidationError, schema: type[Strict], origins: dict[Path_,
     return [f"{origin}: {text}" if origin else text for origin, text in rows]
 
 
-def _is_union_tag(key: str | int, loc: Path_, schema: type[Strict], origins: dict[Path_, str]) -> bool:
+def _is_union_tag(key: str | int, schema: type[Strict], origins: dict[Path_, str]) -> bool:
     """Pydantic puts the name of a union's branch into the place; it is no key of the file."""
     if isinstance(key, int):
         return False

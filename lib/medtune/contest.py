@@ -15,9 +15,8 @@ from medtune.items import Item
 from medtune.predictions import Side
 from medtune.receipt import Receipt
 from medtune.records import DIMENSIONS
+from medtune.runlog import WEIGHTS
 from medtune.schemas import EvalConfig
-
-WEIGHTS = "adapters.safetensors"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def _survival(matrix: Matrix, delta: Delta, form: Form) -> Survival:
     return tally.survival
 
 
-def write(weights: Weights, changes: list[Change], folder: Path) -> list[Shard]:
+def write(weights: Weights, changes: list[Change], folder: Path) -> None:
     """Write every tensor of the base, the changed ones in their new form, as MLX shards into ``folder``.
 
     A shard without a changed matrix is cloned or linked where the file system can, otherwise copied byte for byte.
@@ -108,7 +108,6 @@ def write(weights: Weights, changes: list[Change], folder: Path) -> list[Shard]:
     by_module = {change.matrix.module: change for change in changes}
     replaced = {part.name for change in changes for part in change.matrix.parts}
     count = len(weights.shards)
-    written = []
     for number, shard in enumerate(weights.shards, 1):
         path = folder / ("model.safetensors" if count == 1 else f"model-{number:05d}-of-{count:05d}.safetensors")
         if shard.is_mlx and not any(tensor.name in replaced for tensor in shard.tensors):
@@ -117,8 +116,6 @@ def write(weights: Weights, changes: list[Change], folder: Path) -> list[Shard]:
             pieces = list(_pieces(shard, by_module, replaced))
             entries = [entry for piece in pieces for entry in _entries(piece)]
             write_shard(path, entries, (chunk for piece in pieces for chunk in _chunks(piece)))
-        written.append(Shard.open(path))
-    return written
 
 
 def _pieces(shard: Shard, by_module: dict[str, Change], replaced: set[str]) -> Iterator[Tensor | Change]:

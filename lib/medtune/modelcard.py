@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
+from medtune.census import LICENSES
 from medtune.i18n import tr
 from medtune.receipt import Receipt
 from medtune.schemas import Source
 
 NOT_MEASURED = "-"
-LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "unknown")
 
 
 def write(key: str, training: Receipt, evaluation: Receipt | None, manifest: Receipt | None, matrices: str) -> str:
@@ -41,8 +41,9 @@ def _license(manifest: Receipt | None) -> str:
 
 def _metadata(results: dict[str, Any], manifest: Receipt | None) -> dict[str, Any]:
     spdx = _license(manifest).lower()
+    listed = spdx == "unknown" or (spdx in LICENSES and " " not in spdx)  # Hugging Face's own names have no spaces
     return {
-        **({"license": spdx} if spdx in LICENSES else {"license": "other", "license_name": _license(manifest)}),
+        **({"license": spdx} if listed else {"license": "other", "license_name": _license(manifest)}),
         "base_model": _base(results),
         "base_model_relation": "finetune",
         "pipeline_tag": "image-text-to-text",

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from medtune import files
 
-METRICS = "metrics.jsonl"
-OUTPUTS = ("adapters.safetensors", "adapter_config.json", METRICS)  # what a finished run leaves for the next stages
+WEIGHTS, CONFIG, METRICS = "adapters.safetensors", "adapter_config.json", "metrics.jsonl"
+OUTPUTS = (WEIGHTS, CONFIG, METRICS)  # what a finished run leaves for the next stages
 
 
 class RunLog:

@@ -45,7 +45,7 @@ class DataConfig(Strict):
     system_prompt: str  # prepended where a conversation has none; "" for none
     max_seq_length: Count  # tokens, images included; longer records are rejected, never cut
     max_image_edge: Annotated[int, Field(ge=32)]  # pixels; larger images are scaled down
-    valid_fraction: Fraction  # of all clusters
+    valid_fraction: Fraction  # of the records of each dimension
     test_fraction: Fraction
     seed: int
     privacy: Literal["off", "reject"]  # reject: records that hold an ID number, a telephone number ...

@@ -5,7 +5,6 @@ What is copied as bytes is bit-identical by construction; nothing here interpret
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Iterable, Iterator
@@ -62,13 +61,6 @@ class Tensor:
                     raise UserError(tr("{path}: cut short; copy or download the model again", path=self.file))
                 left -= len(chunk)
                 yield chunk
-
-    def sha256(self) -> str:
-        """Hex digest of the tensor's bytes."""
-        digest = hashlib.sha256()
-        for chunk in self.chunks():
-            digest.update(chunk)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -154,7 +146,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor to be written: what the header says of it and where its bytes come from."""
+    """A tensor to be written: what the header says of it."""
 
     name: str
     dtype: str

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,10 @@ def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
 
         train = lessons.train(chosen["train"], encode, weights, config.objective, config.seed)
         valid = lessons.valid(chosen["valid"], encode)
+    total = len(records["train"])
+    train = replace(train, unused=train.unused + total - len(chosen["train"]))
+    if train.unused:
+        print(tr("{n} of {total} training records have no part in this objective", n=train.unused, total=total))
     return Material(train, valid, weights)
 
 

@@ -27,9 +27,9 @@ class Machine:
         return cls(gigabytes * GIB, gigabytes * GIB * (2 / 3 if gigabytes < 36 else 3 / 4))
 
     @classmethod
-    def here(cls, folder: Path = Path()) -> Machine:
-        """This machine, with the disk ``folder`` is on; outside macOS four fifths of the memory count as usable."""
-        facts, disk = machine(), files.free_bytes(folder.absolute())
+    def here(cls) -> Machine:
+        """This machine and the disk of the working folder; outside macOS four fifths of the memory are usable."""
+        facts, disk = machine(), files.free_bytes(Path.cwd())
         memory = facts["memory_gb"] * GIB
         usable = cls.mac(facts["memory_gb"]).usable if facts["system"] == "Darwin" else 0.8 * memory
         return cls(memory, usable, disk)

@@ -13,8 +13,8 @@ from medtune.schemas import Lora
 
 Part = Literal["vision", "merger", "embedding", "attention", "mlp", "expert", "router", "norm", "head"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "embedding", "attention", "mlp", "expert", "router", "norm", "head")
-WITH_IMAGES = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2_vl")
-TEXT_ONLY = ("qwen3", "qwen3_moe", "qwen2", "llama")
+WITH_IMAGES = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2_vl")  # classes of mlx-vlm
+TEXT_ONLY = ("qwen3", "qwen3_moe", "qwen2", "llama")  # classes of mlx-lm
 
 
 @dataclass(frozen=True)

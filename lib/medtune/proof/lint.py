@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune import files, folder, tensors
+from medtune import files, folder
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.tensors import INDEX, Shard
@@ -139,8 +139,3 @@ def _texts(path: Path) -> Iterator[Problem]:
 def _strays(path: Path) -> Iterator[Problem]:
     for file in sorted(path.glob("._*")):
         yield Problem(file.name, tr("an AppleDouble file; LM Studio's indexer can trip over it; delete it"))
-
-
-def names_of(path: Path) -> set[str]:
-    """Names of all tensors in the folder's weight files."""
-    return set(tensors.Weights.open(path).tensors)

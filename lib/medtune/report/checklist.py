@@ -10,6 +10,7 @@ from medtune.i18n import Lang, tr
 from medtune.report import comparison, words
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
+from medtune.runlog import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def _checkpoints(facts: Facts, write: Numbers) -> Answer:
 
 
 def _adapters(facts: Facts, write: Numbers) -> Answer:
-    stage, size = facts.stages["training"], _bytes(facts, "adapters.safetensors")
+    stage, size = facts.stages["training"], _bytes(facts, WEIGHTS)
     if stage.receipt is None:
         return None, ""
-    return size is not None and "adapters.safetensors" not in stage.changed, write.size(size) if size else ""
+    return size is not None and WEIGHTS not in stage.changed, write.size(size) if size else ""
 
 
 def _configured(facts: Facts, write: Numbers) -> Answer:

@@ -12,6 +12,7 @@ from medtune.report import comparison, words
 from medtune.report.comparison import Row
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
+from medtune.runlog import WEIGHTS
 
 LOSS_ROWS = 12  # sampled rows of the loss table, after the first reports
 FIRST_REPORTS = 3  # training losses shown before the first validation
@@ -104,7 +105,7 @@ def files_of(facts: Facts, lang: Lang) -> list[File]:
 
 def _what(name: str, losses: dict[str, float | None], lang: Lang) -> str:
     known = {
-        "adapters.safetensors": tr("the adapters: the result of the training", lang),
+        WEIGHTS: tr("the adapters: the result of the training", lang),
         "adapter_config.json": tr("how the adapters are attached", lang),
         "metrics.jsonl": tr("every report and validation of the training", lang),
         "predictions.jsonl": tr("every answer of the evaluation", lang),
@@ -229,7 +230,7 @@ def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
         (tr("Evaluated adapters", lang), "evaluation.adapters.hash"),
     ]
     found = [(what, facts.look(key)) for what, key in wanted]
-    found = [(what, value.get("adapters.safetensors") if isinstance(value, dict) else value) for what, value in found]
+    found = [(what, value.get(WEIGHTS) if isinstance(value, dict) else value) for what, value in found]
     return [(what, value) for what, value in found if value]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune import files
+from medtune.runlog import WEIGHTS
 
 if TYPE_CHECKING:
     from medtune.report.facts import Stage
@@ -38,7 +39,7 @@ def _differs(path: Path | None, digest: str) -> bool:
 def _adapters(results: dict[str, Any], run: Path) -> list[str]:
     """The adapters an evaluation speaks of, where they are no longer those of the run."""
     digest = (results.get("adapters") or {}).get("hash")
-    path = run / "adapters.safetensors"
+    path = run / WEIGHTS
     return [path.name] if isinstance(digest, str) and path.exists() and _differs(path, digest) else []
 
 
