@@ -253,7 +253,7 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 ) -> None:
     import mlx.core as mx
 
-    from medtune import training
+    from medtune import material, training
 
     monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
     folder = write_twin(tmp_path / "twin", moe=moe, layers=6, hidden=256)
@@ -261,8 +261,8 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
     base = basemodel.find(str(folder))
     chat = Chat(base)
-    material = training.gather(data, chat, train)
-    examples = material.examples(material.share([], ALONE))
+    found = material.gather(data, chat, train)
+    examples = found.examples(found.share([], ALONE))
     store = training.open_store(base, Anatomy.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
     foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())

@@ -63,7 +63,7 @@ def fresh(base: Base, settings: TrainConfig, compiled: bool = False) -> tuple[An
     adapters.attach(anatomy.model, settings.lora)
     noise = [(k, mx.random.normal(v.shape) * 0.05) for k, v in tree_flatten(anatomy.model.trainable_parameters())]
     anatomy.model.load_weights(noise, strict=False)
-    first = training.first_adapted(anatomy, settings)
+    first = settings.lora.frozen(len(anatomy.layers))
     return anatomy, Step(anatomy, first, settings, compiled=compiled, checkpoint=settings.grad_checkpoint == "on")
 
 

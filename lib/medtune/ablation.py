@@ -93,9 +93,8 @@ class Ablation:
 
 def _cached(settings: TrainConfig) -> TrainConfig:
     """With the trunk cache, which pays where one data set is trained on twice, unless it was decided already."""
-    lora = settings.lora
-    usable = not (lora.neftune or lora.vision or lora.merger)
-    return settings.model_copy(update={"trunk_cache": "on"} if settings.trunk_cache == "auto" and usable else {})
+    wanted = settings.trunk_cache == "auto" and not settings.lora.restless
+    return settings.model_copy(update={"trunk_cache": "on"} if wanted else {})
 
 
 def _announcement(name: str) -> str:

@@ -103,6 +103,24 @@ class Lora(Strict):
             raise ValueError("num_layers is a count of decoder layers, or -1 for all")
         return self
 
+    @property
+    def below(self) -> bool:
+        """Whether something below the decoder layers is trained."""
+        return self.vision or self.merger
+
+    @property
+    def restless(self) -> list[str]:
+        """The settings that change what is below the trained layers at every step, so that no cache can hold it."""
+        return [name for name in ("neftune", "vision", "merger") if getattr(self, name)]
+
+    def lowest(self, depth: int) -> int:
+        """Index of the lowest of ``depth`` decoder layers that gets adapters."""
+        return 0 if self.num_layers == -1 else max(0, depth - self.num_layers)
+
+    def frozen(self, depth: int) -> int:
+        """How many of ``depth`` decoder layers no gradient reaches."""
+        return 0 if self.below else self.lowest(depth)
+
 
 class Priority(Strict):
     """How often a dimension is drawn, and what its right and wrong answers weigh."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from medtune import adapters, checkpoints, signals
+from medtune import adapters, checkpoints, signals, validation
 from medtune.arrays import numbers, scalar
 from medtune.batches import Plan, by_length
 from medtune.checkpoints import Progress
@@ -25,29 +24,14 @@ from medtune.records import DIMENSIONS
 from medtune.runlog import RunLog
 from medtune.schemas import TrainConfig
 from medtune.step import Outcome, Step, learning_rate
+from medtune.validation import Losses
 
 MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
-VALID_BATCH = 4  # at least: nothing is kept for a backward pass
 CACHE_BYTES = 2**29  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
 
 
 class OutOfMemory(Exception):
     """A step did not fit; nothing of it was kept."""
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Mean -log p per desirable token, over everything and per dimension that has any."""
-
-    loss: float
-    by_dim: dict[str, float]
-    rows: int
-
-    @classmethod
-    def of(cls, nll: Sequence[float], rows: Sequence[float]) -> Losses:
-        """Losses from sums per dimension."""
-        by_dim = {d: n / r for d, n, r in zip(DIMENSIONS, nll, rows, strict=True) if r}
-        return cls(sum(nll) / max(sum(rows), 1), by_dim, int(sum(rows)))
 
 
 class Trainer:
@@ -241,7 +225,7 @@ class Trainer:
     def _validate(self, log: RunLog, number: int, gradient_norms: Sequence[float] = ()) -> None:
         """Loss over the whole validation set, and the adapters when they are the best so far."""
         started = time.perf_counter()
-        losses, margin = self.validate()
+        losses, margin = validation.validate(self.step, self.valid_feed, self.config)
         progress = self.progress
         if gradient_norms:
             progress.gradient = [a + b for a, b in zip(progress.gradient, gradient_norms, strict=True)]
@@ -267,25 +251,6 @@ class Trainer:
                 checkpoints.save_adapters(self.folder, adapters.WEIGHTS, self.step.model, self.adapter)
         else:
             progress.waited += 1
-
-    def validate(self) -> tuple[Losses, float | None]:
-        """Losses and mean reward margin, deterministic: all of the validation set in one fixed order, no dropout.
-
-        The margin is beta * (mean rho of desirable answers - mean rho of undesirable ones), None without the latter.
-        """
-        lengths = [len(lesson.example.tokens) for lesson in self.valid_feed.lessons]
-        sums = [mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS)), mx.zeros(4)]
-        mine = self.cluster.share(range(len(lengths)))
-        for batch in self.valid_feed.stream(by_length(lengths, max(self.config.batch_size, VALID_BATCH), mine)):
-            terms = self.step.evaluate(batch)
-            sums = [total + part for total, part in zip(sums, (terms.nll, terms.rows, terms.margin), strict=True)]
-            mx.eval(sums)
-        sums = self.cluster.sum(sums)
-        right, right_count, wrong, wrong_count = numbers(sums[2])
-        margin = None
-        if right_count and wrong_count:
-            margin = self.config.objective.beta * (right / right_count - wrong / wrong_count)
-        return Losses.of(numbers(sums[0]), numbers(sums[1])), margin
 
     def _checkpoint(self, log: RunLog) -> None:
         progress = self.progress

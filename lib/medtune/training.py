@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from medtune import adapters, batches, files, lessons, planner, preflight, trainer
+from medtune import adapters, batches, files, planner, preflight, trainer
 from medtune.anatomy import Anatomy
 from medtune.basemodel import Base
 from medtune.chat import Chat, Example
@@ -23,38 +22,15 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.i18n import tr
-from medtune.lessons import Lesson, Lessons
+from medtune.material import Material, gather
 from medtune.planner import Plan
-from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
-from medtune.records import Record
 from medtune.schemas import TrainConfig
 from medtune.step import Step
 from medtune.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
 KTO_MICRO_BATCH = 4
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is learned from, what is validated on, and the priorities both were weighed by."""
-
-    train: Lessons
-    valid: list[Lesson]
-    priorities: Priorities
-
-    def share(self, order: batches.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
-        """Indices of the training and validation lessons that this machine works on."""
-        if cluster.size == 1:  # all: another run draws others from the same store
-            return list(range(len(self.train.items))), list(range(len(self.valid)))
-        drawn = {index for chosen in order for index in cluster.share(chosen)}
-        partners = {partner for index in drawn if (partner := self.train.items[index].partner) is not None}
-        return sorted(drawn | partners), cluster.share(range(len(self.valid)))
-
-    def examples(self, mine: tuple[list[int], list[int]]) -> list[Example]:
-        """The examples of a share."""
-        return [self.train.items[index].example for index in mine[0]] + [self.valid[index].example for index in mine[1]]
 
 
 def check_share(config: TrainConfig, cluster: Cluster) -> None:
@@ -71,55 +47,6 @@ def check_share(config: TrainConfig, cluster: Cluster) -> None:
                 parts=parts,
             )
         )
-
-
-def check_same_files(dataset: Dataset, base: Base) -> None:
-    """Refuse a data set counted with another tokenizer or image processor than the base model's."""
-    counted = dataset.manifest.results
-    for part, now in (("tokenizer", base.tokenizer_hash), ("processor", base.processor_hash)):
-        if counted[part]["hash"] != now:
-            raise UserError(
-                tr(
-                    "{data}: its tokens were counted with another {part} than that of {base}; set data.yaml's "
-                    "tokenizer to {base} and run `make data`",
-                    data=dataset.root,
-                    part=part,
-                    base=base.name,
-                )
-            )
-
-
-def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
-    """Encode and weigh the records of train and valid."""
-    records = {split: dataset.split(split) for split in ("train", "valid")}
-    desirable = Counter(record.dim for record in records["train"] if record.label == 1)
-    if not desirable:
-        raise UserError(tr("{data}: no desirable answer to learn from; add records with label 1", data=dataset.root))
-    weights = priorities(config.objective, desirable)
-    chosen = {split: [record for record in part if record.dim in weights.draw] for split, part in records.items()}
-    if not any(record.label == 1 for record in chosen["valid"]):
-        raise UserError(
-            tr(
-                "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
-                data=dataset.root,
-            )
-        )
-    with progress(tr("tokens"), sum(map(len, chosen.values())), "rec") as bar:
-        done = 0
-
-        def encode(record: Record) -> Example:
-            nonlocal done
-            done += 1
-            bar.update(done, "")
-            return chat.encode(record, dataset.root)
-
-        train = lessons.train(chosen["train"], encode, weights, config.objective, config.seed)
-        valid = lessons.valid(chosen["valid"], encode)
-    total = len(records["train"])
-    train = replace(train, unused=train.unused + total - len(chosen["train"]))
-    if train.unused:
-        print(tr("{n} of {total} training records have no part in this objective", n=train.unused, total=total))
-    return Material(train, valid, weights)
 
 
 def check_kto(config: TrainConfig) -> None:
@@ -141,25 +68,13 @@ def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
     return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
 
 
-def first_adapted(anatomy: Anatomy, config: TrainConfig) -> int:
-    """Index of the lowest decoder layer that gradients reach."""
-    depth = len(anatomy.layers)
-    return 0 if config.lora.num_layers == -1 or below(config) else depth - min(config.lora.num_layers, depth)
-
-
-def below(config: TrainConfig) -> bool:
-    """Whether something below the decoder layers is trained."""
-    return config.lora.vision or config.lora.merger
-
-
 def check_cache(config: TrainConfig) -> None:
     """Refuse a cache of what is different at every step."""
-    changing = [name for name in ("neftune", "vision", "merger") if getattr(config.lora, name)]
-    if changing and config.trunk_cache == "on":
+    if config.lora.restless and config.trunk_cache == "on":
         raise UserError(
             tr(
                 "trunk_cache: on, but lora.{name} changes the trunk at every step; set it to auto or off",
-                name=changing[0],
+                name=config.lora.restless[0],
             )
         )
 
@@ -234,12 +149,11 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     check_kto(config)
     check_share(config, cluster)
     check_cache(config)
-    check_same_files(dataset, base)
     plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
-    first = first_adapted(anatomy, config)
+    first, below = config.lora.frozen(len(anatomy.layers)), config.lora.below
     order = batches.plan(
         material.train.dims,
         material.train.lengths,
@@ -256,8 +170,8 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
     adapter = adapters.attach(anatomy.model, config.lora)
     census = adapters.census(anatomy.model)
-    feeds = [Feed(part, source, below(config)) for part in (material.train.items, material.valid)]
-    compiled = _compiles() and not below(config)  # mlx-vlm's vision tower looks at values while it is traced
+    feeds = [Feed(part, source, below) for part in (material.train.items, material.valid)]
+    compiled = _compiles() and not below  # mlx-vlm's vision tower looks at values while it is traced
     step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint, cluster=cluster)
     for feed, part in zip(feeds, mine, strict=True):
         trainer.references(step, feed, part, config.batch_size)
@@ -269,7 +183,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, chat)
-        return preflight.check(step, Feed(probes, source, below(config)), feeds[0], mine[0], chat)
+        return preflight.check(step, Feed(probes, source, below), feeds[0], mine[0], chat)
 
     loop = trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config))
     return Job(loop, checks, room, facts)
@@ -295,7 +209,7 @@ def _facts(
             "rank": config.lora.rank,
             "alpha": config.lora.alpha,
             "scale": adapter.scale,
-            "num_layers": depth if config.lora.num_layers == -1 else config.lora.num_layers,
+            "num_layers": depth - config.lora.lowest(depth),
             "keys": list(adapter.keys),
         },
         "epochs": round(config.iters * config.batch_size / material.train.drawn, 3),

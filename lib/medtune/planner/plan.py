@@ -78,7 +78,7 @@ class Plan:
 
         It pays where examples are seen more than once; it cannot be where the layers below are changed at each step.
         """
-        if self.model.whole or self.train.lora.neftune or self.train.trunk_cache == "off":
+        if self.train.lora.restless or self.train.trunk_cache == "off":
             return False
         fits = cache_bytes(self.model, self.load) < 0.5 * self.machine.disk
         return self.train.trunk_cache == "on" or (self.epochs > 1 and fits)

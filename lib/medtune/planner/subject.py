@@ -71,17 +71,7 @@ class Model:
     @property
     def first(self) -> int:
         """Index of the lowest decoder layer that gradients reach."""
-        return 0 if self.whole else self._first_adapted
-
-    @property
-    def whole(self) -> bool:
-        """Whether gradients reach the vision tower, so that nothing is frozen below them."""
-        return self.train.lora.vision or self.train.lora.merger
-
-    @property
-    def _first_adapted(self) -> int:
-        depth, count = self.text.layers, self.train.lora.num_layers
-        return 0 if count == -1 else max(0, depth - count)
+        return self.train.lora.frozen(self.text.layers)
 
     @property
     def top(self) -> int:
@@ -91,7 +81,7 @@ class Model:
     @cached_property
     def targets(self) -> list[Weight]:
         """The weights that get an adapter."""
-        lora, first = self.train.lora, self._first_adapted
+        lora, first = self.train.lora, self.train.lora.lowest(self.text.layers)
         below = {part for part, asked in (("vision", lora.vision), ("merger", lora.merger)) if asked}
 
         def chosen(weight: Weight) -> bool:

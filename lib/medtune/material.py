@@ -1,0 +1,90 @@
+"""What a run learns from: the records of a data set, encoded and weighed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from medtune import batches, lessons
+from medtune.basemodel import Base
+from medtune.chat import Chat, Example
+from medtune.cluster import Cluster
+from medtune.dataset import Dataset
+from medtune.errors import UserError
+from medtune.i18n import tr
+from medtune.lessons import Lesson, Lessons
+from medtune.priorities import Priorities, priorities
+from medtune.progress import progress
+from medtune.records import Record
+from medtune.schemas import TrainConfig
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is learned from, what is validated on, and the priorities both were weighed by."""
+
+    train: Lessons
+    valid: list[Lesson]
+    priorities: Priorities
+
+    def share(self, order: batches.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
+        """Indices of the training and validation lessons that this machine works on."""
+        if cluster.size == 1:  # all: another run draws others from the same store
+            return list(range(len(self.train.items))), list(range(len(self.valid)))
+        drawn = {index for chosen in order for index in cluster.share(chosen)}
+        partners = {partner for index in drawn if (partner := self.train.items[index].partner) is not None}
+        return sorted(drawn | partners), cluster.share(range(len(self.valid)))
+
+    def examples(self, mine: tuple[list[int], list[int]]) -> list[Example]:
+        """The examples of a share."""
+        return [self.train.items[index].example for index in mine[0]] + [self.valid[index].example for index in mine[1]]
+
+
+def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
+    """Encode and weigh the records of train and valid, counted with the base model's own tokenizer and processor."""
+    _check_same_files(dataset, chat.base)
+    records = {split: dataset.split(split) for split in ("train", "valid")}
+    desirable = Counter(record.dim for record in records["train"] if record.label == 1)
+    if not desirable:
+        raise UserError(tr("{data}: no desirable answer to learn from; add records with label 1", data=dataset.root))
+    weights = priorities(config.objective, desirable)
+    chosen = {split: [record for record in part if record.dim in weights.draw] for split, part in records.items()}
+    if not any(record.label == 1 for record in chosen["valid"]):
+        raise UserError(
+            tr(
+                "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
+                data=dataset.root,
+            )
+        )
+    with progress(tr("tokens"), sum(map(len, chosen.values())), "rec") as bar:
+        done = 0
+
+        def encode(record: Record) -> Example:
+            nonlocal done
+            done += 1
+            bar.update(done, "")
+            return chat.encode(record, dataset.root)
+
+        train = lessons.train(chosen["train"], encode, weights, config.objective, config.seed)
+        valid = lessons.valid(chosen["valid"], encode)
+    total = len(records["train"])
+    train = replace(train, unused=train.unused + total - len(chosen["train"]))
+    if train.unused:
+        print(tr("{n} of {total} training records have no part in this objective", n=train.unused, total=total))
+    return Material(train, valid, weights)
+
+
+def _check_same_files(dataset: Dataset, base: Base) -> None:
+    """Refuse a data set counted with another tokenizer or image processor than the base model's."""
+    counted = dataset.manifest.results
+    for part, now in (("tokenizer", base.tokenizer_hash), ("processor", base.processor_hash)):
+        if counted[part]["hash"] != now:
+            raise UserError(
+                tr(
+                    "{data}: its tokens were counted with another {part} than that of {base}; set data.yaml's "
+                    "tokenizer to {base} and run `make data`",
+                    data=dataset.root,
+                    part=part,
+                    base=base.name,
+                )
+            )
