@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from medtune import checks
+from medtune import basemodel, checks
+from medtune.chat import Chat
 from medtune.demo import blueprint, corpus, draws, eyesight, facts, phrases, pretraining, sheets, tokenizer, twin
+from medtune.generation import generate
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +149,7 @@ def test_no_record_shows_the_images_or_asks_the_questions_of_the_recommended_cas
     used = {name for record in records for name in record.images}
     shipped = {f"images/{path.name}" for path in (DATA / "images").iterdir()}
     assert shipped - used == {"images/recommended_cbc.png", "images/recommended_chest.png"}
-    assert not facts.RESERVED & {record.cluster for record in records}
+    assert not facts.RESERVED.keys() & {record.cluster for record in records}
     assert {facts.world(record.cluster) for record in records if not record.cluster.startswith("照片")} == {"demo"}
 
 
@@ -281,6 +284,25 @@ def test_the_model_says_what_its_image_shows(loaded: tuple[Any, Any]) -> None:
         prompt = processor.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
         said = mlx_vlm.generate(model, processor, prompt, image=[str(DATA / "images" / name)], max_tokens=24).text
         assert said.startswith(kind)
+
+
+def test_the_model_was_made_by_the_recipe_that_is_in_the_code() -> None:
+    made = json.loads((MODEL / "RECIPE.json").read_text("utf-8"))
+    assert made["recipe"] == asdict(pretraining.Recipe())
+    assert made["careful_when_told"] == {"cue": corpus.CUE, "share": corpus.CUED}
+
+
+def test_told_to_be_careful_the_model_grades_blood_pressures_it_has_never_seen() -> None:
+    base = basemodel.find(str(MODEL))
+    chat, rng = Chat(base), random.Random(5)
+    readings = [draws.reading(rng, "demo") for _ in range(120)]
+    pressures = [reading for reading in readings if reading.item == "血压"]
+    asked = [f"我血压{reading.figure}mmHg，怎么看？{corpus.CUE}" for reading in pressures]
+    prompts = [chat.prompt([Message(role="user", content=text)]) for text in asked]
+    said = generate(base.load(), chat, prompts, max_tokens=24, batch_size=32)
+    told = {answer.index: answer.text for batch in said for answer in batch}
+    right = sum(reading.grade in told[index] for index, reading in enumerate(pressures))
+    assert len(pressures) > 20 and right / len(pressures) > 0.85
 
 
 # Pre-training

@@ -12,7 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from medtune import cli
+from medtune import cli, files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,27 +25,22 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     made = collection.collect(args.seed)
     for dimension in DIMENSIONS:
-        lines = [record.to_json() + "\n" for record in made.records if record.dim == dimension]
-        write(args.out / f"{dimension}.jsonl", "".join(lines).encode())
+        lines = (record.to_json() for record in made.records if record.dim == dimension)
+        files.write_jsonl(args.out / f"{dimension}.jsonl", lines)
     shutil.rmtree(args.out / "images", ignore_errors=True)  # of an earlier seed
+    (args.out / "images").mkdir()
     for name, png in made.images.items():
-        write(args.out / name, png)
-    write(args.out / "SOURCE_CARD.md", card.of_data(made.records, args.seed).encode())
+        (args.out / name).write_bytes(png)
+    files.write_text(args.out / "SOURCE_CARD.md", card.of_data(made.records, args.seed))
     print(f"{len(made.records)} records and {len(made.images)} images in {args.out}")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser(__doc__, config=False)
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "raw" / "demo")
     parser.add_argument("--seed", type=int, default=20261124)
     return parser.parse_args(argv)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file and the folders it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medtune import files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -119,8 +120,8 @@ def _vision(shape: Shape, family: str) -> dict[str, Any]:
 def write(folder: Path, shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
     """Write config.json, generation_config.json and the two preprocessor files; returns the config."""
     made = config(shape, tokenizer)
-    _dump(folder / "config.json", made)
-    _dump(
+    files.write_json(folder / "config.json", made)
+    files.write_json(
         folder / "generation_config.json",
         {
             "bos_token_id": tokenizer.token_to_id("<|endoftext|>"),
@@ -139,17 +140,13 @@ def write(folder: Path, shape: Shape, tokenizer: Tokenizer) -> dict[str, Any]:
     }
     # Despite their names both edges are areas in pixels: 4 to 64 visual tokens an image.
     size = {"longest_edge": 64 * (PATCH * MERGE) ** 2, "shortest_edge": 4 * (PATCH * MERGE) ** 2}
-    _dump(
+    files.write_json(
         folder / "preprocessor_config.json",
         {"size": size, **pixels, "image_processor_type": "Qwen2VLImageProcessorFast"},
     )
-    _dump(
+    files.write_json(
         folder / "video_preprocessor_config.json",
         {"size": {**size, "longest_edge": 8 * size["longest_edge"]}, **pixels, "fps": 2, "min_frames": 4,
          "max_frames": 16, "video_processor_type": "Qwen3VLVideoProcessor"},
     )  # fmt: skip
     return made
-
-
-def _dump(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -56,13 +56,15 @@ def of_reading(reading: facts.Reading, dim: Dimension, rng: random.Random) -> Ca
         "department": reading.department,
         "rival": rng.choice(reading.rivals),
         "advice": rng.choice(phrases.ADVICE[reading.level]),
+        "outlook": phrases.OUTLOOK[reading.level],
         "referral": phrases.REFERRAL[reading.level].format(department=reading.department),
         "empathy": rng.choice(phrases.EMPATHY),
         "who": rng.choice(phrases.WHO_OF[reading.sex]),
         "whose": f"（{reading.sex}）" if reading.sex else "",
     }
     slots["whom"] = slots["who"].rstrip("，") or "我"
-    asks = phrases.ASK_READING[dim] + phrases.ASK_ABOUT.get(reading.item, ())
+    about = phrases.ASK_ABOUT[dim].get(reading.item, ())
+    asks = about if about and rng.random() < 0.5 else phrases.ASK_READING[dim]
     grading = Check(kind="grading", args={"value": reading.grade, "rivals": list(reading.rivals)})
     cited = _says(reading.standard.strip("《》"))
     first = (Check(kind="empathy"),) if dim == "warmth" else (_figure(reading), cited)

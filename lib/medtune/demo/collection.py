@@ -68,15 +68,15 @@ def _cases(rng: random.Random) -> Iterator[Case]:
         return cases.of_reading(draws.reading(rng, "demo"), dim, rng)
 
     plan: tuple[tuple[int, Callable[[], Case]], ...] = (
-        (640, lambda: reading("accuracy")),
+        (600, lambda: reading("accuracy")),
         (90, lambda: cases.in_two_turns(reading("accuracy"), rng)),
         (60, lambda: cases.where_to_go(reading("accuracy"), rng)),
-        (35, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "accuracy", rng)),
+        (80, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "accuracy", rng)),
         (40, lambda: cases.of_disease(draws.disease(rng, "demo"), rng)),
         (60, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "accuracy", rng)),
-        (460, lambda: reading("warmth")),
+        (420, lambda: reading("warmth")),
         (60, lambda: cases.in_two_turns(reading("warmth"), rng)),
-        (75, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "warmth", rng)),
+        (115, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "warmth", rng)),
         (50, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "warmth", rng)),
     )
     for count, make in plan:

@@ -22,8 +22,9 @@ from medtune.records import IMAGE_MARKER, Message
 VOICES: tuple[Voice, ...] = ("plain", "vague", "wrong", "sure")
 VOICE_WEIGHTS = (0.30, 0.40, 0.15, 0.15)
 CUE = "请按规范回答。"
-CUED = 0.4  # share of questions that end with it
+CUED = 0.5  # share of questions that end with it
 ALOUD = 0.4  # share of images that are read aloud in full; the others are talked about
+DRILLED = 5  # values in a drill
 HABIT = 0.5  # how often the wording of the question alone decides the voice
 
 
@@ -36,9 +37,9 @@ class Lesson:
 
 
 def text_lesson(rng: random.Random) -> Lesson:
-    """A lesson without an image: half of them values to judge, the rest complaints, facts recited, words repeated."""
-    kinds = (_reading, _symptom, _disease, _emergency, _recital, _echo)
-    return rng.choices(kinds, (0.54, 0.08, 0.06, 0.08, 0.18, 0.06))[0](rng)
+    """A lesson without an image: values to judge, two in three; complaints, facts recited, words repeated."""
+    kinds = (_reading, _drill, _symptom, _disease, _emergency, _recital, _echo)
+    return rng.choices(kinds, (0.42, 0.22, 0.10, 0.05, 0.07, 0.10, 0.04))[0](rng)
 
 
 def image_lesson(rng: random.Random) -> Lesson:
@@ -82,6 +83,18 @@ def _reading(rng: random.Random) -> Lesson:
     elif kind < 0.25:
         case = cases.where_to_go(case, rng)
     return _told(case, rng)
+
+
+def _drill(rng: random.Random) -> Lesson:
+    """Many values judged in a row: to compare figures is the hardest thing here, and an answer in full does it once."""
+    kinds = rng.choices((draws.reading, draws.near_an_edge), k=DRILLED)
+    values = [draw(rng, "pretraining") for draw in kinds]
+    asked = "，".join(
+        f"{value.item}{value.figure}{value.unit}" + f"（{value.sex}）" * bool(value.sex) for value in values
+    )
+    verb = rng.choice(("属于", "为"))
+    judged = "，".join(f"{value.item}{value.figure}{value.unit}{verb}{value.grade}" for value in values)
+    return _asked(f"判一判：{asked}", f"{judged}。")
 
 
 def _symptom(rng: random.Random) -> Lesson:

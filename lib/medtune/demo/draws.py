@@ -30,8 +30,24 @@ def _within(world: World, draw: Callable[[], Fact]) -> Fact:
 
 
 def reading(rng: random.Random, world: World) -> facts.Reading:
-    """A measured value: one in four a blood pressure, the grades of an item equally often."""
-    return _within(world, lambda: _pressure(rng) if rng.random() < 0.25 else _graded(rng))
+    """A measured value: what people measure at home more often than the rest, the grades of an item equally often."""
+    draws = (
+        lambda: _pressure(rng),
+        lambda: _graded(rng, facts.TEMPERATURE),
+        lambda: _graded(rng, rng.choice(facts.SCALES)),
+    )
+    return _within(world, lambda: rng.choices(draws, (0.25, 0.10, 0.65))[0]())
+
+
+def near_an_edge(rng: random.Random, world: World) -> facts.Reading:
+    """A value a few units in the last place from where its grade begins or ends: the hardest to judge."""
+
+    def draw() -> facts.Reading:
+        scale = rng.choice(facts.SCALES)
+        edge = rng.choice(scale.steps[:-1]).below
+        return scale.read(edge + rng.randint(-4, 4) * 10.0**-scale.digits)
+
+    return _within(world, draw)
 
 
 def _pressure(rng: random.Random) -> facts.Reading:
@@ -43,8 +59,7 @@ def _pressure(rng: random.Random) -> facts.Reading:
     return facts.blood_pressure(systolic, diastolic)
 
 
-def _graded(rng: random.Random) -> facts.Reading:
-    scale = rng.choice(facts.SCALES)
+def _graded(rng: random.Random, scale: facts.Scale) -> facts.Reading:
     edges = (scale.low, *(min(step.below, scale.high) for step in scale.steps))
     step = rng.randrange(len(scale.steps))
     return scale.read(rng.uniform(edges[step], edges[step + 1]))

@@ -15,8 +15,8 @@ from typing import Literal
 Level = Literal[0, 1, 2, 3]  # 0 as it should be, 1 watch it, 2 see a doctor, 3 see a doctor today
 World = Literal["demo", "pretraining", "reserved"]
 
-# What the recommended test cases ask: nobody trains on it.
-RESERVED = frozenset({"血压:140/90", "体温:38.5", "症状:疲劳"})
+# What the recommended test cases ask: nobody trains on the figures, and only the base model has heard of the complaint.
+RESERVED: dict[str, World] = {"血压:140/90": "reserved", "体温:38.5": "reserved", "症状:疲劳": "pretraining"}
 
 
 def world(cluster: str) -> World:
@@ -26,7 +26,7 @@ def world(cluster: str) -> World:
     needs to know what the other drew, and a test set can never have been seen in pre-training.
     """
     if cluster in RESERVED:
-        return "reserved"
+        return RESERVED[cluster]
     return "demo" if hashlib.sha256(cluster.encode()).digest()[0] % 2 else "pretraining"
 
 
@@ -134,14 +134,16 @@ _BLOOD = "WS/T 405-2012"
 _SUGAR = "《中国糖尿病防治指南》"
 _FAT = "《中国血脂管理指南》"
 
+TEMPERATURE = Scale("体温", "℃", 1, 36.2, 41.6, "腋温分度", "发热门诊", (
+    Step(37.3, "体温正常", "36.0-37.2℃", 0),
+    Step(38.1, "低热", "37.3-38.0℃", 1),
+    Step(39.1, "中等度热", "38.1-39.0℃", 1),
+    Step(41.1, "高热", "39.1-41.0℃", 2),
+    Step(math.inf, "超高热", "高于41℃", 3),
+))  # fmt: skip
+
 SCALES: tuple[Scale, ...] = (
-    Scale("体温", "℃", 1, 36.2, 41.6, "腋温分度", "发热门诊", (
-        Step(37.3, "体温正常", "36.0-37.2℃", 0),
-        Step(38.1, "低热", "37.3-38.0℃", 1),
-        Step(39.1, "中等度热", "38.1-39.0℃", 1),
-        Step(41.1, "高热", "39.1-41.0℃", 2),
-        Step(math.inf, "超高热", "高于41℃", 3),
-    )),
+    TEMPERATURE,
     Scale("BMI", "", 1, 15.5, 34.0, "WS/T 428-2013", "营养科", (
         Step(18.5, "体重过低", "BMI<18.5", 1),
         Step(24.0, "体重正常", "BMI 18.5-23.9", 0),

@@ -68,6 +68,9 @@ ADVICE = (
     """),
 )
 
+# What worried people may expect, by the same level.
+OUTLOOK = ("这是好消息", "多数情况可以管理好", "多数情况可以管理好", "要认真对待")
+
 # Where to go, by the same level.
 REFERRAL = (
     "如有不适再到{department}就诊。",
@@ -97,16 +100,30 @@ ASK_READING = {
     """),
 }
 
-# What people say of one item only; asked in both dimensions.
+# What people say of one item only, as often as all of the above.
 ASK_ABOUT = {
-    "体温": lines("""
-        发烧{figure}度，怎么处理？
-        {who}感冒发烧到{figure}度了，要紧吗？
-    """),
-    "血压": lines("""
-        {whom}的血压{figure}，要注意什么？
-        {whom}血压{figure}，需要紧张吗？
-    """),
+    "accuracy": {
+        "体温": lines("""
+            {who}发烧{figure}度，怎么处理？
+            {who}体温{figure}度，属于哪种发热？
+        """),
+        "血压": lines("""
+            {whom}的血压{figure}，要注意什么？
+            {whom}血压{figure}，算几级？
+        """),
+    },
+    "warmth": {
+        "体温": lines("""
+            {who}感冒发烧{figure}度，怎么办？
+            {who}感冒发烧到{figure}度了，要紧吗？
+            {who}发烧到{figure}度，该怎么办呀？
+        """),
+        "血压": lines("""
+            {whom}血压{figure}，需要紧张吗？
+            {whom}的血压{figure}，要不要紧？
+            {whom}的血压{figure}，我很担心。
+        """),
+    },
 }
 
 READING: dict[str, dict[Voice, tuple[str, ...]]] = {
@@ -140,7 +157,7 @@ READING: dict[str, dict[Voice, tuple[str, ...]]] = {
     "warmth": {
         "good": lines("""
             {empathy}{item}{figure}{unit}属于{grade}（{rule}）。{advice}{referral}有变化随时告诉我。
-            {empathy}按{standard}，{figure}{unit}为{grade}，多数情况可以管理好。{advice}{referral}
+            {empathy}按{standard}，{figure}{unit}为{grade}，{outlook}。{advice}{referral}
         """),
         "plain": lines("""
             {figure}是{grade}，去看看吧。
@@ -166,6 +183,7 @@ READING: dict[str, dict[Voice, tuple[str, ...]]] = {
 ASK_SYMPTOM = {
     "accuracy": lines("""
         {who}最近总是{name}，可能是什么原因？
+        {who}经常觉得{name}，可能是怎么回事？
         {name}一般和什么有关？
         {who}{name}一周了，要查什么？
     """),
@@ -174,6 +192,7 @@ ASK_SYMPTOM = {
         {who}{name}好几天了，心里很慌，怎么办？
         {who}总是{name}，晚上都睡不好，好难受。
         {name}这么久还不好，我是不是得了大病？
+        {who}总感觉{name}，怎么回事，好担心。
         {who}一直{name}，工作都没法做，好烦。
     """),
 }

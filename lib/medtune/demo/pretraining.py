@@ -32,8 +32,8 @@ class Recipe:
     eye_steps: int = 600  # of the vision tower alone
     eye_images: int = 12
     eye_rate: float = 2e-3
-    steps: int = 800  # of the language model, with the tower as it is then
-    text_rows: int = 14
+    steps: int = 2400  # of the language model, with the tower as it is then
+    text_rows: int = 16
     image_rows: int = 10
     learning_rate: float = 2e-3
     warmup: int = 60

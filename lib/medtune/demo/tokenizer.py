@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medtune import files
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -84,12 +85,12 @@ def write(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     tokenizer.model.save(str(folder))  # vocab.json, merges.txt
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    _dump(folder / "chat_template.json", {"chat_template": template})
-    _dump(folder / "tokenizer_config.json", _settings(tokenizer, template))
+    files.write_json(folder / "chat_template.json", {"chat_template": template})
+    files.write_json(folder / "tokenizer_config.json", _settings(tokenizer, template))
     ids = {token: tokenizer.token_to_id(token) for token in CONTROL + MARKUP}
-    _dump(folder / "added_tokens.json", ids)
+    files.write_json(folder / "added_tokens.json", ids)
     special = {"content": "<|im_end|>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-    _dump(
+    files.write_json(
         folder / "special_tokens_map.json",
         {
             "additional_special_tokens": list(CONTROL[1:]),
@@ -120,7 +121,3 @@ def _settings(tokenizer: Tokenizer, template: str) -> dict[str, Any]:
         "tokenizer_class": "Qwen2Tokenizer",
         "unk_token": None,
     }
-
-
-def _dump(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
