@@ -6,11 +6,17 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
+# A run remembers the settings and the data it came from, so that its PROFILE need not be said again.
+given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
+RUN            := adapters_v2
+override RUN   := $(RUN:/=)
+ORIGIN         := $(RUN)/.origin
+came           := $(shell cat $(ORIGIN) 2>/dev/null)
+
 VENV           := .venv
 PROFILE        := demo
-CONFIGS        := configs/$(PROFILE)
-DATA           := data/processed/$(PROFILE)
-RUN            := adapters_v2
+CONFIGS        := $(or $(if $(given),,$(word 1,$(came))),configs/$(PROFILE))
+DATA           := $(or $(if $(given),,$(word 2,$(came))),data/processed/$(PROFILE))
 BASELINE       :=
 SET            :=
 SOURCES        :=
@@ -40,11 +46,10 @@ deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) --config $(CONFIGS)/deploy.y
 report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) --lang $(REPORT_LANG)
 
 # The prerequisite `ask` runs a tool whatever the clock says: variables are no files, names of raw files may hold what
-# make cannot read, and another profile's files may be older than the receipt. ORIGIN remembers what a run came from.
+# make cannot read, and another profile's files may be older than the receipt.
 ask      = $(if $(strip $(1)),ask)
-newer   := $(shell find data/raw/$(if $(filter demo,$(PROFILE)),demo,mine) -newer $(MANIFEST) 2>/dev/null | head -n 1)
-ORIGIN  := $(RUN)/.origin
-moved   := $(filter-out $(shell cat $(ORIGIN) 2>/dev/null),$(CONFIGS) $(DATA))
+newer   := $(shell find data/raw/$(if $(filter configs/demo,$(CONFIGS)),demo,mine) -newer $(MANIFEST) 2>/dev/null | head -n 1)
+moved   := $(filter-out $(came),$(CONFIGS) $(DATA))
 
 ifneq ($(strip $(SET)),)
 ifneq ($(filter-out $(SETTLED),$(or $(MAKECMDGOALS),help)),)
@@ -113,6 +118,7 @@ $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data))
 
 ifeq ($(imported),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)
+	@[ -e $(ORIGIN) ] || { mkdir -p $(RUN); echo '$(CONFIGS) $(DATA)' > $(ORIGIN); }
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
 	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
 endif

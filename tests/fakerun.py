@@ -261,6 +261,7 @@ def evaluation(run: Path, data: Path) -> dict[str, Any]:
         "baseline": {"kind": "base", "path": ""},
         "items": 164,
         "max_tokens": 300,
+        "dtype": "float32",
         "dimensions": dims,
         "overall": whole,
         "checks": {

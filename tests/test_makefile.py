@@ -153,6 +153,24 @@ def test_another_profile_asks_the_trainer_although_its_files_are_older(project: 
     assert tools(calls)[0] == "train_final" and "data/processed/lora_2000 " in calls[0]
 
 
+def test_a_run_remembers_its_profile_until_another_is_named(project: Path) -> None:
+    make(project, "train", "PROFILE=lora_2000", "RUN=adapters_x/")
+    calls, _ = make(project, "chat", "RUN=adapters_x")
+    assert "--config configs/lora_2000/eval.yaml" in calls[-1] and tools(calls) == ["test_v2_model"]
+    assert "configs/demo/" in make(project, "chat", "RUN=adapters_x", "PROFILE=demo")[0][0]
+    assert "configs/demo/" in make(project, "plan")[0][0], "another run has its own"
+    assert "docs/reports/adapters_x/" in make(project, "report", "RUN=adapters_x/")[0][0]
+
+
+def test_a_training_that_was_stopped_goes_on_with_its_own_profile(project: Path) -> None:
+    python = project / ".venv/bin/python"
+    works = python.read_text()
+    python.write_text(works.replace("case $1 in", "[ $1 = tools/train_final.py ] && exit 130\ncase $1 in"))
+    make(project, "train", "PROFILE=lora_2000", code=2)
+    python.write_text(works)
+    assert "configs/lora_2000/train.yaml" in make(project, "train")[0][-1]
+
+
 def test_a_profile_that_does_not_exist_is_named_with_those_that_do(project: Path) -> None:
     _, said = make(project, "data", "PROFILE=lora_200", code=2)
     assert "configs/lora_200/data.yaml: no such file" in said and "lora_2000" in said

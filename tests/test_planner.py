@@ -24,6 +24,7 @@ from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
 from medtune.planner.shapes import PARTS
 from medtune.planner.subject import CPU, GPU, Model
+from medtune.runlog import settings_hash
 from medtune.schemas import TrainConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -332,8 +333,18 @@ def test_a_plan_is_shown_with_its_figures_and_without_weights() -> None:
 
 
 def test_a_line_of_metrics_that_a_kill_cut_short_does_not_stop_the_plan(tmp_path: Path) -> None:
+    train = settings("demo")
+    begin = {"kind": "event", "step": 0, "name": "start", "settings": settings_hash(train)}
     row = {"kind": "train", "step": 10, "it_per_sec": 2.0, "peak_memory_gb": 1.0}
-    lines = [json.dumps(row), json.dumps(row | {"step": 20, "it_per_sec": 0.0}), '{"kind": "train", "st']
+    stalled = row | {"step": 20, "it_per_sec": 0.0}
+    lines = [*map(json.dumps, (begin, row, stalled)), '{"kind": "train", "st']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    found = planner.measured(tmp_path / "metrics.jsonl")
-    assert found == Measured(0.5, 2**30)
+    assert planner.measured(tmp_path / "metrics.jsonl", train) == Measured(0.5, 2**30)
+
+
+def test_a_plan_does_not_take_the_measurements_of_a_run_with_other_settings(tmp_path: Path) -> None:
+    begin = {"kind": "event", "step": 0, "name": "start", "settings": settings_hash(settings("demo"))}
+    row = {"kind": "train", "step": 10, "it_per_sec": 2.0, "peak_memory_gb": 1.0}
+    files.write_jsonl(tmp_path / "metrics.jsonl", map(json.dumps, (begin, row)))
+    assert planner.measured(tmp_path / "metrics.jsonl", settings("demo")) is not None
+    assert planner.measured(tmp_path / "metrics.jsonl", settings("lora_2000")) is None

@@ -76,6 +76,7 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
             "adapters": {"path": str(args.run), "hash": contest.hashes[WEIGHTS]},
             "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or contest.base.name)},
             "max_tokens": settings.max_tokens,
+            "dtype": str(engine.compute_dtype() or "as stored").removeprefix("mlx.core."),
             **evaluation.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),
             "tokens_per_sec": store.speed(items, sides),
         }

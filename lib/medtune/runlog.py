@@ -13,9 +13,15 @@ from typing import Any
 from tqdm import tqdm
 
 from medtune import files
+from medtune.schemas import TrainConfig
 
 WEIGHTS, CONFIG, METRICS = "adapters.safetensors", "adapter_config.json", "metrics.jsonl"
 OUTPUTS = (WEIGHTS, CONFIG, METRICS)  # what a finished run leaves for the next stages
+
+
+def settings_hash(config: TrainConfig) -> str:
+    """What tells a run's measurements from those of a run with other settings in the same folder."""
+    return files.hash_of(config.model_dump(mode="json"))
 
 
 class RunLog:

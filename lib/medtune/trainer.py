@@ -21,7 +21,7 @@ from medtune.feed import Feed, MicroBatch, Size
 from medtune.i18n import tr
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
-from medtune.runlog import RunLog
+from medtune.runlog import RunLog, settings_hash
 from medtune.schemas import TrainConfig
 from medtune.step import Outcome, Step, learning_rate
 from medtune.validation import Losses
@@ -62,7 +62,14 @@ class Trainer:
         # One of several may wait for a dead one inside MLX, where no handler is ever reached: SIGTERM must end it.
         deferred = signals.deferred(self.folder / STOP if self.cluster.size > 1 else None)
         with RunLog(self.folder, self.config.iters, start) as log, deferred as interrupt:
-            log.metric("event", start, name="resume" if start else "start", total_steps=self.config.iters, text="")
+            log.metric(
+                "event",
+                start,
+                name="resume" if start else "start",
+                total_steps=self.config.iters,
+                settings=settings_hash(self.config),
+                text="",
+            )
             log.say(tr("resuming at step {step}", step=start) if start else tr("training starts"))
             if not start:
                 self._validate(log, 1)

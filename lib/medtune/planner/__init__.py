@@ -13,7 +13,7 @@ from medtune.planner.load import Load
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.plan import Measured, Plan, plan
 from medtune.planner.subject import CPU, GPU
-from medtune.runlog import METRICS
+from medtune.runlog import METRICS, settings_hash
 from medtune.schemas import TrainConfig
 
 __all__ = ["Load", "Machine", "Measured", "Plan", "for_run", "plan"]
@@ -26,12 +26,16 @@ def for_run(train: TrainConfig, data: Path, run: Path) -> Plan:
     """
     engine = GPU if sys.platform == "darwin" else CPU
     config = model_config(train.base_model)
-    return plan(config, train, Load.find(data), engine, Machine.here(), measured(run / METRICS))
+    return plan(config, train, Load.find(data), engine, Machine.here(), measured(run / METRICS, train))
 
 
-def measured(metrics: Path) -> Measured | None:
-    """What the last report of a run says; None before the first."""
-    reports = [row for row in History.read(metrics).of("train") if row["it_per_sec"]]
+def measured(metrics: Path, train: TrainConfig) -> Measured | None:
+    """What the last report of a run with these settings says; None before the first, and of a run with others."""
+    history = History.read(metrics)
+    settings = [row.get("settings") for row in history.of("event") if row.get("name") in ("start", "resume")]
+    if settings[-1:] != [settings_hash(train)]:
+        return None
+    reports = [row for row in history.of("train") if row["it_per_sec"]]
     return Measured(1 / reports[-1]["it_per_sec"], reports[-1]["peak_memory_gb"] * GIB) if reports else None
 
 

@@ -236,6 +236,4 @@ def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
 
 def configs(facts: Facts) -> str:
     """The folder of the settings this run was made with, where make noted it."""
-    origin = facts.run / ".origin"
-    noted = origin.read_text(encoding="utf-8").split() if origin.exists() else []
-    return noted[0] if noted else "configs/PROFILE"
+    return facts.origin[0] if facts.origin else "configs/PROFILE"

@@ -48,6 +48,21 @@ class Facts:
     predictions: tuple[dict[str, Any], ...]  # every answer of the evaluation
     baseline: Facts | None = None  # another run that this one is compared with
 
+    @property
+    def origin(self) -> list[str]:
+        """Folders of the settings and of the data this run came from, where make noted them."""
+        noted = self.run / ".origin"
+        return noted.read_text(encoding="utf-8").split() if noted.exists() else []
+
+    @property
+    def settings(self) -> str:
+        """What make has to be told to use the same settings and data for another run; empty for the demo's."""
+        if not self.origin or self.origin == ["configs/demo", "data/processed/demo"]:
+            return ""
+        configs, data = self.origin
+        profile = configs.removeprefix("configs/")
+        return f" PROFILE={profile}" if data == f"data/processed/{profile}" else f" CONFIGS={configs} DATA={data}"
+
     def look(self, key: str) -> Any:
         """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
         name, *path = key.split(".")

@@ -97,10 +97,11 @@ def _length(facts: Facts, say: Say) -> Iterator[str]:
         more = round(1.5 * (iters or steps))
         yield say(
             "The validation loss still fell by {fall} over the last quarter: more steps are worth trying "
-            '(`make train SET="iters={more}" RUN={run}_{more}`).',
+            '(`make train{settings} SET="iters={more}" RUN={run}_{more}`).',
             fall=say.write.percent(_recent_fall(curve)),
             more=more,
             run=facts.run,
+            settings=facts.settings,
         )
 
 
