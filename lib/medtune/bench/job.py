@@ -256,11 +256,10 @@ def _sums(counts: Sequence[Count]) -> dict[str, int]:
 def _write_adapters(job: Job, base: Base) -> None:
     import mlx.core as mx
 
-    from medtune import adapters
+    from medtune import adapters, checkpoints
 
     mx.random.seed(job.work.seed)
     loaded: Any = base.load()
     config = adapters.attach(loaded, job.settings.lora)
     job.adapters.mkdir(exist_ok=True)
-    adapters.save_weights(job.adapters / adapters.WEIGHTS, adapters.weights(loaded))
-    files.write_json(job.adapters / adapters.CONFIG, config.to_json())
+    checkpoints.save_adapters(job.adapters, adapters.WEIGHTS, loaded, config)

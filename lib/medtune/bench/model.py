@@ -12,8 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from medtune import files, known
-from medtune.demo import blueprint
-from medtune.demo.twin import DEMO_MODEL, SHARED_FILES
+from medtune.demo import blueprint, twin
 from medtune.errors import UserError
 
 HEAD = 64  # width of an attention head; two of them share one of keys and values
@@ -37,8 +36,8 @@ def write(folder: Path, size: Size, seed: int = 0) -> Path:
     if size.hidden % (2 * HEAD):
         raise UserError(f"hidden {size.hidden}: choose a multiple of {2 * HEAD}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in SHARED_FILES:
-        shutil.copyfile(DEMO_MODEL / name, folder / name)
+    for name in twin.SHARED_FILES:
+        shutil.copyfile(twin.DEMO_MODEL / name, folder / name)
     _write_template(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     shape = blueprint.Shape(
@@ -102,7 +101,7 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
     model = module.Model(module.ModelConfig.from_dict(json.loads(json.dumps(config))))  # lazy: nothing is drawn yet
     model.set_dtype(mx.bfloat16 if bits else mx.float32)
     if bits:
-        config["quantization"] = config["quantization_config"] = _quantize(model, bits)
+        config["quantization"] = config["quantization_config"] = twin.quantize(model, bits, GROUP)
     for shard in folder.glob("model*.safetensors"):  # of an earlier model, perhaps with more layers
         shard.unlink()
     layers = model.language_model.model.layers
@@ -119,21 +118,3 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
         mx.clear_cache()
     save("model-rest.safetensors", "", model)
     files.write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
-
-
-def _quantize(model: Any, bits: int) -> dict[str, Any]:
-    """Quantise the language model as mlx-community does: the router at 8 bits, the vision tower not at all."""
-    import mlx.nn as nn
-
-    entry: dict[str, Any] = {"group_size": GROUP, "bits": bits, "mode": "affine"}
-
-    def how(path: str, module: nn.Module) -> bool | dict[str, Any]:
-        if "vision_tower" in path or not hasattr(module, "to_quantized"):
-            return False
-        if path.endswith("mlp.gate"):
-            entry[path] = {"group_size": GROUP, "bits": 8}
-            return entry[path]
-        return True
-
-    nn.quantize(model, group_size=GROUP, bits=bits, class_predicate=how)
-    return entry

@@ -79,21 +79,24 @@ def random_model(config: dict[str, Any], seed: int) -> nn.Module:
     return model
 
 
-def quantize(model: nn.Module, bits: int) -> dict[str, Any]:
-    """Quantise the language model in place; returns the `quantization` entry of config.json."""
+def quantize(model: nn.Module, bits: int, group: int = GROUP) -> dict[str, Any]:
+    """Quantise the language model in place as mlx-community does: the router at 8 bits, the vision tower not at all.
+
+    Returns the `quantization` entry of config.json.
+    """
     import mlx.nn as nn
 
-    entry: dict[str, Any] = {"group_size": GROUP, "bits": bits, "mode": "affine"}
+    entry: dict[str, Any] = {"group_size": group, "bits": bits, "mode": "affine"}
 
     def how(path: str, module: nn.Module) -> bool | dict[str, Any]:
         if "vision_tower" in path or not hasattr(module, "to_quantized"):
             return False
         if path.endswith("mlp.gate"):
-            entry[path] = {"group_size": GROUP, "bits": 8}
+            entry[path] = {"group_size": group, "bits": 8}
             return entry[path]
         return True
 
-    nn.quantize(model, group_size=GROUP, bits=bits, class_predicate=how)
+    nn.quantize(model, group_size=group, bits=bits, class_predicate=how)
     return entry
 
 
