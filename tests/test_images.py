@@ -134,6 +134,16 @@ def test_base64_without_its_prefix_is_a_missing_file_and_no_crash(tmp_path: Path
     assert fault.value.reason == "image_missing"
 
 
+@pytest.mark.parametrize("name", ["a\0.png", "file://[bad", "file:a%00.png", "~nobody-here/x.png", "~"])
+def test_a_name_no_file_can_have_is_a_missing_image_and_no_crash(tmp_path: Path, name: str) -> None:
+    store = ImageStore(tmp_path / "out", 512)
+    with pytest.raises(Rejected) as fault:
+        picture = locate(name, [tmp_path])
+        store.add([picture])
+        store.get(picture)
+    assert fault.value.reason == "image_missing"
+
+
 def test_images_are_found_beside_the_file_in_the_source_folder_or_in_images(tmp_path: Path) -> None:
     for name in ("deep/beside.png", "images/inside.png", "top.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -162,8 +172,11 @@ def test_the_state_changes_with_a_source_image_its_size_limit_or_a_lost_copy(tmp
     assert state == state_hash(store.root, 512) != state_hash(store.root, 256)
     os.utime(tmp_path / "a.png", (1, 1))
     assert (moved := state_hash(store.root, 512)) != state
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert (broken := state_hash(store.root, 512)) not in (state, moved)
     path.unlink()
-    assert state_hash(store.root, 512) not in (state, moved)
+    assert state_hash(store.root, 512) == broken
 
 
 def test_images_no_record_shows_are_removed(tmp_path: Path) -> None:
@@ -172,3 +185,44 @@ def test_images_no_record_shows_are_removed(tmp_path: Path) -> None:
     path = stored(store, tmp_path / "a.png")
     store.close([])
     assert not path.exists()
+
+
+def test_a_stored_copy_that_was_broken_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(two_colours()))
+    first = ImageStore(tmp_path / "out", 512)
+    path = stored(first, tmp_path / "a.png")
+    first.close([f"images/{path.name}"])
+    whole = path.read_bytes()
+    for damage in (b"", b"no image", whole[:-20], whole.replace(b"IDAT", b"IDAT\0", 1)):
+        path.write_bytes(damage)
+        assert stored(ImageStore(tmp_path / "out", 512), tmp_path / "a.png").read_bytes() == whole
+
+
+def test_only_what_a_run_put_there_is_ever_removed(tmp_path: Path) -> None:
+    own = tmp_path / "out" / "images" / "family.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(encoded(Image.new("RGB", (8, 8))))
+    address = "data:image/png;base64," + base64.b64encode(encoded(two_colours())).decode()
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (8, 8), RED)))
+    first = ImageStore(tmp_path / "out", 512)
+    first.add([inside := locate(address, []), beside := locate("a.png", [tmp_path])])
+    names = [first.get(inside).name, first.get(beside).name]
+    first.close(names)
+    assert all((first.root / name).exists() for name in names) and own.exists()
+    ImageStore(tmp_path / "out", 64).close([])  # listed before, under another limit
+    assert list(own.parent.glob("*.png")) == [own]
+
+
+def test_what_a_run_that_never_closed_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, colour in (("a.png", RED), ("b.png", BLUE)):
+        (tmp_path / name).write_bytes(encoded(Image.new("RGB", (8, 8), colour)))
+    killed = ImageStore(tmp_path / "out", 512)
+    stored(killed, tmp_path / "a.png")
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("killed while it writes"))
+    with pytest.raises(pytest.fail.Exception):
+        stored(killed, tmp_path / "b.png")
+    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 2
+    ImageStore(tmp_path / "out", 512).close([])
+    assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == [".index.jsonl"]

@@ -150,8 +150,74 @@ def test_kto_labels_are_read(name: str, mark: dict[str, Any], label: int) -> Non
     assert convert(name, row)[0]["label"] == label
 
 
-def test_a_label_that_is_a_word_is_no_kto_label() -> None:
-    assert convert("messages", {"messages": TURNS, "label": "内科"})[0]["label"] == 1
+@pytest.mark.parametrize("label", ["bad", "0", 2, "false", "negative", "内科", [], -1])
+@pytest.mark.parametrize("key", ["label", "kto_tag"])
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca", "trl"])
+def test_a_label_nobody_can_read_rejects_its_row_and_is_not_taken_for_desirable(
+    name: str, key: str, label: Any
+) -> None:
+    row = {kept: value for kept, value in ROWS[name].items() if kept != "label"} | {key: label}
+    with pytest.raises(Rejected) as fault:
+        convert(name, row)
+    assert fault.value.reason == "fields"
+
+
+@pytest.mark.parametrize("mark", [{"dim": "warmth"}, {"cluster": "p1"}, {"spans": []}, {"checks": []}, {"pair": "x"}])
+def test_one_key_or_one_row_of_the_own_form_is_enough_whatever_else_is_missing(mark: dict[str, Any]) -> None:
+    assert layouts.detect([{"messages": TURNS, **mark}] + [{"messages": TURNS}] * 9).NAME == "record"
+    (draft,) = convert("record", {"messages": TURNS, **mark})
+    assert draft == {"messages": TURNS, **mark}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"id": 1, "source": "s", "dim": "warmth", "lable": 0, "cluster": "p1"}, "lable (label?)"),
+        ({"source": "s", "dim": "warmth", "lable": 0, "cluster": "p1"}, "lable (label?)"),
+        ({"id": 1, "source": "s", "lable": 0}, "lable (label?)"),
+        ({"source": "s", "span": []}, "span (spans?)"),
+        ({"dim": "warmth", "system": "医生"}, "system"),
+    ],
+)
+def test_a_misspelt_key_of_the_own_form_is_named_with_the_one_it_may_mean(row: dict[str, Any], said: str) -> None:
+    wrong = {**row, "messages": TURNS}
+    with pytest.raises(UserError) as error:
+        layouts.detect([wrong] * 20)
+    assert f"keys it does not know: {said}. Correct them, or name the layout" in str(error.value)
+    with pytest.raises(Rejected) as fault:
+        convert("record", wrong)
+    assert fault.value.reason == "layout" and said in fault.value.detail
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"prompt_id": "x", "prompt": QUESTION},
+        {"id": 1, "source": "web", "score": 0.9, "category": "x", "language": "zh", "metadata": {"a": 1}},
+        {"id": 1, "source": "web", "image": "a.png"},
+        {"source": "web", "images": ["a.png"]},
+        {"title": "x", "labels": ["x"], "cluster_id": 3, "department": "内科"},
+    ],
+)
+def test_metadata_of_public_messages_make_no_record_of_them(extra: dict[str, Any]) -> None:
+    assert layouts.detect([{"messages": TURNS, **extra}] * 9).NAME == "messages"
+    assert [role for role, _ in texts(convert("messages", {"messages": TURNS, **extra})[0])] == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"record"}))
+def test_a_system_text_beside_the_conversation_is_its_first_turn(name: str) -> None:
+    (draft,) = convert(name, ROWS[name] | {"system": "医生"})
+    assert [role for role, _ in texts(draft)] == ["system", "user", "assistant"] and texts(draft)[0][1] == "医生"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"instruction": ["问"]}, {"instruction": 5}, {"input": ["x"]}, {"input": {"a": 1}}, {"history": 5},
+            {"history": {"a": 1}}]
+)  # fmt: skip
+def test_alpaca_rows_of_other_types_are_rejected(odd: dict[str, Any]) -> None:
+    with pytest.raises(Rejected) as fault:
+        convert("alpaca", ROWS["alpaca"] | odd)
+    assert fault.value.reason == "fields"
 
 
 @pytest.mark.parametrize(

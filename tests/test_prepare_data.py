@@ -16,8 +16,10 @@ from PIL import Image
 from medtune import basemodel, cli, counting
 from medtune.chat import Chat
 from medtune.dataset import Dataset
+from medtune.drafts import Rejected
 from medtune.errors import UserError
 from medtune.records import SPLITS, Record
+from medtune.rejections import rejections
 from tools import prepare_data
 
 SETTINGS: dict[str, Any] = {
@@ -283,6 +285,110 @@ def test_rows_of_an_array_on_one_line_have_ids_of_their_own(bench: Bench) -> Non
     assert set(bench.all()) == {f"raw/a:{n}" for n in range(1, 6)}
 
 
+def test_two_files_of_one_name_both_come_in(bench: Bench) -> None:
+    files = [
+        bench.write(f"{folder}/train.jsonl", [{"instruction": f"{folder}问{n}", "output": "请就医"} for n in range(20)])
+        for folder in "AB"
+    ]
+    assert bench.run(sources=files) == 0
+    assert len(bench.all()) == 40 and bench.rejected() == []
+    bench.write("C/x.jsonl", [{"instruction": f"丙{n}", "output": "请就医"} for n in range(20)])
+    (bench.raw / "C/x.json").write_text(json.dumps([{"instruction": f"丁{n}", "output": "好"} for n in range(20)]))
+    assert bench.run(sources=[bench.raw / "C"]) == 0
+    assert len(bench.all()) == 40 and bench.rejected() == []
+
+
+def test_ids_that_we_make_give_way_to_those_of_rows_and_only_these_may_not_repeat(bench: Bench) -> None:
+    named = [None, 1, 3, None, 3]
+    rows = [
+        {"instruction": f"丙{n}", "output": "请就医"} | ({"id": name} if name else {}) for n, name in enumerate(named)
+    ]
+    bench.write("a.jsonl", rows + [{"instruction": f"丁{n}", "output": "好"} for n in range(9)])
+    assert bench.run() == 0
+    assert bench.rejected() == [(5, "duplicate_id")] and len(bench.all()) == 13
+    assert {"raw/a:1", "raw/a:1~2", "raw/a:3", "raw/a:4"} <= bench.all().keys()
+
+
+@pytest.mark.parametrize("lacking", [["id"], ["source"], ["id", "source"], []])
+def test_own_rows_without_an_id_or_a_source_keep_what_they_say(bench: Bench, lacking: list[str]) -> None:
+    rows = [talk(n, dim="warmth", label=0, cluster=f"p{n}") for n in range(20)]
+    bench.write("a.jsonl", [{key: row[key] for key in row if key not in lacking} for row in rows])
+    assert bench.run() == 0
+    assert {(one.dim, one.label) for one in bench.all().values()} == {("warmth", 0)} and len(bench.all()) == 20
+    assert {one.cluster for one in bench.all().values()} == {f"p{n}" for n in range(20)}
+
+
+def test_a_file_of_misspelt_keys_is_refused_in_one_line_that_names_them(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.write("a.jsonl", [talk(n, dim="warmth", lable=0) for n in range(20)])
+    assert bench.run() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a.jsonl: " in error and "lable (label?)" in error
+
+
+def test_own_keys_past_the_rows_that_decided_reject_their_rows_unless_the_layout_is_named(bench: Bench) -> None:
+    plain = [{"messages": talk(n)["messages"]} for n in range(220)]
+    path = bench.write("a.jsonl", [*plain, {"messages": talk(300)["messages"], "dim": "warmth"}])
+    assert bench.run() == 0 and bench.rejected() == [(221, "layout")]
+    bench.write("b.jsonl", [talk(1000)])
+    for layout, dims in (("messages", {"accuracy"}), ("record", {"accuracy", "warmth"})):
+        named = f"sources=[{{path: '{path}', layout: {layout}}}]"
+        assert bench.run("--set", named, sources=[bench.raw / "b.jsonl"]) == 0
+        assert bench.rejected() == [] and {one.dim for one in bench.all().values()} == dims
+
+
+ODD: list[tuple[str, str]] = [
+    ("json", '{"instruction": "半个\\ud83d", "output": "答"}'),
+    ("json", '{"instruction": "半个", "output": "答", "images": ["\\ud83d.png"]}'),
+    ("json", '{"instruction": "问", "output": "答", "n": ' + "7" * 5000 + "}"),
+    ("json", '{"instruction": "问", "output": "答", "n": ' + "[" * 100_000 + "}"),
+    ("json", '{"instruction": "问", "output": "答", "n": ' + "[" * 900 + "]" * 900 + "}"),
+    ("fields", '{"instruction": ["问"], "output": "答"}'),
+    ("fields", '{"instruction": "问", "input": ["x"], "output": "答"}'),
+    ("fields", '{"instruction": "问", "output": "答", "history": 5}'),
+    ("fields", '{"instruction": "问", "output": "答", "label": "bad"}'),
+    ("image_missing", '{"instruction": "问", "output": "答", "images": ["a\\u0000.png"]}'),
+    ("image_missing", '{"instruction": "问", "output": "答", "images": ["file://[bad"]}'),
+    ("image_missing", '{"instruction": "问", "output": "答", "images": ["~nobody-here/x.png"]}'),
+]
+
+
+def test_no_odd_row_ends_the_tool_and_each_is_a_rejection_one_can_read(bench: Bench) -> None:
+    path = bench.write("a.jsonl", [{"instruction": f"丙{n}", "output": "请就医"} for n in range(400)])
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(line + "\n" for _, line in ODD)
+    assert bench.run() == 0
+    assert sorted(bench.rejected()) == [(401 + n, reason) for n, (reason, _) in enumerate(ODD)]
+    assert len(bench.all()) == 400
+
+
+def test_whatever_a_row_holds_its_rejection_can_be_written_and_read(tmp_path: Path) -> None:
+    with rejections(tmp_path / "rejected.jsonl") as rejected:
+        rejected.add(Path("a.jsonl"), 1, Rejected("fields", "\ud83d"), {"a\ude00": "\ud83d"})
+    (line,) = (tmp_path / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["row"] == {"a\ude00": "\ud83d"} and json.loads(line)["detail"] == "\ud83d"
+
+
+@pytest.mark.parametrize("weight", ["Infinity", "NaN"])
+def test_a_weight_without_end_is_rejected(bench: Bench, weight: str) -> None:
+    path = bench.write("a.jsonl", [talk(n) for n in range(400)])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(talk(500, weight=1.5)).replace("1.5", weight) + "\n")
+        span = {"start": 0, "end": 1, "weight": 1.5}
+        file.write(json.dumps(talk(501, spans=[span])).replace("1.5", weight) + "\n")
+    assert bench.run() == 0 and bench.rejected() == [(401, "fields"), (402, "fields")]
+
+
+def test_a_persons_pictures_in_the_folder_stay(bench: Bench) -> None:
+    own = bench.out / "images" / "family.png"
+    own.parent.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(own)
+    bench.write("a.jsonl", [talk(n) for n in range(10)])
+    assert bench.run() == 0 and own.exists()
+    assert bench.run("--set", "seed=1") == 0 and own.exists()
+
+
 def test_a_system_prompt_is_put_before_conversations_that_have_none(bench: Bench) -> None:
     own = [{"role": "system", "content": "自己的"}, *turns("问", "答")]
     bench.write("a.jsonl", [talk(n) for n in range(10)] + [talk(50, messages=own)])
@@ -398,7 +504,14 @@ def test_a_changed_or_missing_split_and_a_lost_image_are_refused_on_opening(benc
         Dataset.open(bench.out)
     assert bench.run() == 0
     dataset = Dataset.open(bench.out)
-    next((bench.out / "images").glob("*.png")).unlink()
+    image = next((bench.out / "images").glob("*.png"))
+    whole = image.read_bytes()
+    for damage in (b"", b"no image", whole[: len(whole) // 2]):
+        image.write_bytes(damage)
+        with pytest.raises(UserError, match=r"1 images are missing or broken .*run `make data` again"):
+            dataset.split("train")
+    assert bench.run() == 0 and image.read_bytes() == whole  # and that helps
+    image.unlink()
     with pytest.raises(UserError, match="1 images are missing"):
         dataset.split("train")
     (bench.out / "train.jsonl").write_text("{}\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medtune import files, privacy, soundness
+from medtune import files, layouts, privacy, soundness
 from medtune.dedup import plain
 from medtune.drafts import Draft, Rejected
 from medtune.images import Picture, Stored, locate
@@ -41,14 +41,22 @@ class Pending:
         suffix = f"-{self.number}" if self.number else ""
         return f"{self.source.name}:{self.draft.get('id', self.row.number)}{suffix}"
 
+    @property
+    def named(self) -> bool:
+        """Whether the row itself says its id, which then may stand once; the ids we make are always made unique."""
+        return "id" in self.draft
+
 
 def drafts(source: SourceFile, row: Row) -> list[Pending]:
     """The drafts of a row with their pictures located; raises ``Rejected``."""
     if row.fault:
         raise Rejected("json", row.fault)
-    if not source.layout.matches(row.value):
-        raise Rejected("layout", f"{source.layout.NAME}: {' + '.join(source.layout.KEYS)}")
-    made = list(source.layout.convert(row.value))
+    layout, own = source.layout, layouts.record.marks(row.value)
+    if not layout.matches(row.value):
+        raise Rejected("layout", f"{layout.NAME}: {' + '.join(layout.KEYS)}")
+    if own and source.settings.layout == "auto" and layout.NAME != layouts.record.NAME:  # past the rows that decided
+        raise Rejected("layout", f"{', '.join(own)} in a file of {layout.NAME}: name its layout in data.yaml")
+    made = list(layout.convert(row.value))
     numbers = range(1, len(made) + 1) if len(made) > 1 else [0]
     return [
         Pending(source, row, draft, _pictures(draft, source), number)

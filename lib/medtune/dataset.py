@@ -8,6 +8,7 @@ from pathlib import Path
 from medtune import files
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
+from medtune.images import intact
 from medtune.receipt import Receipt
 from medtune.records import SPLITS, Record
 
@@ -48,16 +49,16 @@ class Dataset:
         return files.hash_of(self.hashes)
 
     def split(self, name: str) -> list[Record]:
-        """The records of train, valid or test, in file order; a UserError when one of their images is gone."""
+        """The records of train, valid or test, in file order; a UserError when an image of theirs is gone or broken."""
         if name not in SPLITS:
             raise ValueError(f"{name}: not a split")
         records = [Record.model_validate(row) for _, row in files.read_jsonl(self.root / f"{name}.jsonl")]
         images = dict.fromkeys(image for record in records for image in record.images)
-        lost = [image for image in images if not (self.root / image).exists()]
+        lost = [image for image in images if not intact(self.root / image)]
         if lost:
             raise UserError(
                 tr(
-                    "{folder}: {count} images are missing ({first} ...); run `make data` again",
+                    "{folder}: {count} images are missing or broken ({first} ...); run `make data` again",
                     folder=self.root,
                     count=len(lost),
                     first=lost[0],

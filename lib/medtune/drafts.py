@@ -64,6 +64,11 @@ def turn(role: Any, content: Any) -> Turn:
     return Turn(name, "".join(text for text, _ in parts).strip(), tuple(image for _, found in parts for image in found))
 
 
+def system_of(row: dict[str, Any]) -> list[Turn]:
+    """The row's ``system``, where it has one, as the first turn."""
+    return [turn("system", row["system"])] if row.get("system") else []
+
+
 def turns(items: Any) -> list[Turn]:
     """Turns of a list of ``{role, content}`` or ``{from, value}``."""
     if not isinstance(items, list):
@@ -163,9 +168,10 @@ def _answer(value: Any) -> list[Turn]:
 def label_of(row: dict[str, Any]) -> int:
     """1 or 0 by LLaMA-Factory's ``kto_tag`` or TRL's boolean ``label``; 1 where the row has neither."""
     for key in ("kto_tag", "label"):
-        value = row.get(key)
-        if isinstance(value, bool) or value in (0, 1):
-            return int(value)
+        if has(row, key):
+            if row[key] not in (0, 1):  # True and False are 1 and 0
+                raise Rejected("fields", f"{key} is none of 1, 0, true, false")
+            return int(row[key])
     return 1
 
 

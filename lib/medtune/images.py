@@ -28,6 +28,7 @@ from medtune.drafts import Rejected
 
 FOLDER = "images"
 INDEX = ".index.jsonl"
+UNLISTED = ".unlisted"  # names of what was stored since the index was written; the next run lists or removes it
 THREADS = min(os.cpu_count() or 1, 8)  # a photo of 12 megapixels takes some 100 MB while it is prepared
 MAX_RATIO = 200  # of the edges; Qwen's smart_resize refuses more
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # X-rays: 16-bit and float grey
@@ -76,9 +77,14 @@ class ImageStore:
     max_edge: int
     known: dict[str, Stored] = field(default_factory=dict)  # by source path, valid while its state is the same
     used: dict[str, Stored] = field(default_factory=dict)  # by key, in this run
+    written: set[str] = field(default_factory=set)  # names of what an earlier run put here
 
     def __post_init__(self) -> None:
-        self.known = {stored.path: stored for stored in _read_index(self.root, self.max_edge)}
+        max_edge, listed = _read_index(self.root)
+        unlisted = self.root / FOLDER / UNLISTED
+        self.written = {stored.name for stored in listed}
+        self.written |= set(unlisted.read_text(encoding="utf-8").split() if unlisted.exists() else [])
+        self.known = {stored.path: stored for stored in listed if stored.path and max_edge == self.max_edge}
         (self.root / FOLDER).mkdir(parents=True, exist_ok=True)
 
     def add(self, pictures: Iterable[Picture]) -> None:
@@ -95,18 +101,22 @@ class ImageStore:
         return stored
 
     def close(self, names: Container[str]) -> None:
-        """Write the index and remove every image that is not among ``names``: no record shows it any more."""
-        rows = [stored for stored in self.used.values() if stored.path]
+        """Write the index and remove every image of this or an earlier run that is not among ``names``.
+
+        No record shows it any more. What else is in the folder may be the person's and stays.
+        """
+        rows = list(self.used.values())
         header = json.dumps({"max_edge": self.max_edge})
+        for name in {*self.written, *(stored.name for stored in rows)} - {""}:
+            if name not in names:
+                (self.root / name).unlink(missing_ok=True)
         files.write_jsonl(self.root / FOLDER / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
-        for path in (self.root / FOLDER).glob("*.png"):
-            if f"{FOLDER}/{path.name}" not in names:
-                path.unlink()
+        (self.root / FOLDER / UNLISTED).unlink(missing_ok=True)
 
     def _store(self, picture: Picture) -> Stored:
         path, state = str(picture.path or ""), _state(picture.path)
         known = self.known.get(path)
-        if known and known.state == state and (known.reason or (self.root / known.name).exists()):
+        if known and known.state == state and (known.reason or intact(self.root / known.name)):
             return known
         try:
             image = upright_rgb(_bytes_of(picture), self.max_edge)
@@ -118,11 +128,13 @@ class ImageStore:
 
     def _write(self, image: Image.Image, name: str) -> None:
         path = self.root / name
-        if path.exists():
+        if intact(path):
             return
         encoded = io.BytesIO()
         image.save(encoded, "PNG", compress_level=1)  # level 6 takes three times as long for a tenth less
         partial = path.with_name(f".{get_ident()}-{path.name}")  # two threads may hold the same content
+        with open(self.root / FOLDER / UNLISTED, "a", encoding="utf-8") as unlisted:
+            unlisted.write(f"{FOLDER}/{partial.name}\n{name}\n")
         partial.write_bytes(encoded.getvalue())
         partial.replace(path)
 
@@ -138,7 +150,11 @@ def locate(reference: str, folders: Sequence[Path]) -> Picture:
         raise Rejected("image_url", reference)
     if scheme.startswith("data:"):
         return Picture(reference, None)
-    inside = Path(unquote(urlsplit(reference).path) if scheme.startswith("file:") else reference).expanduser()
+    try:
+        name = unquote(urlsplit(reference).path) if scheme.startswith("file:") else reference
+    except ValueError:
+        raise Rejected("image_missing", reference) from None
+    inside = Path(os.path.expanduser(name))  # that of pathlib raises where there is no such person
     places = [place for folder in folders for place in (folder / inside, folder / FOLDER / inside)]
     return Picture(reference, next((place for place in places if _state(place)), places[0]))
 
@@ -186,26 +202,38 @@ def pixel_hash(image: Image.Image) -> str:
 
 def state_hash(root: Path, max_edge: int) -> str:
     """Hash of which image files the dataset at ``root`` was made from and of their present size and time."""
-    rows = [[stored.path, _state(Path(stored.path)), stored.name] for stored in _read_index(root, max_edge)]
-    complete = all((root / name).exists() for _, _, name in rows if name)
+    index_edge, listed = _read_index(root)
+    rows = [[stored.path, _state(Path(stored.path)), stored.name] for stored in listed if index_edge == max_edge]
+    complete = all(intact(root / name) for name in dict.fromkeys(name for _, _, name in rows if name))
     return files.hash_of([rows, complete])
 
 
-def _read_index(root: Path, max_edge: int) -> list[Stored]:
+def intact(path: Path) -> bool:
+    """Whether a stored image is there and whole, by its checksums; nothing is decoded."""
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except BROKEN:
+        return False
+    return True
+
+
+def _read_index(root: Path) -> tuple[int, list[Stored]]:
+    """The size limit of the images the index lists, and the images."""
     path = root / FOLDER / INDEX
     if not path.exists():
-        return []
-    header, *rows = (row for _, row in files.read_jsonl(path))
-    if header != {"max_edge": max_edge}:
-        return []
-    return [Stored(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows]
+        return 0, []
+    header, *rows = [row for _, row in files.read_jsonl(path)] or [{}]
+    return header.get("max_edge", 0), [
+        Stored(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows
+    ]
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:
     """Size and time of a file; None where there is none, or where the name cannot be one."""
     try:
         found = path.stat() if path and path.is_file() else None
-    except OSError:  # too long a name: base64 without its data: prefix
+    except (OSError, ValueError):  # too long a name: base64 without its data: prefix; a NUL in it
         return None
     return (found.st_size, found.st_mtime_ns) if found else None
 
@@ -215,7 +243,7 @@ def _bytes_of(picture: Picture) -> bytes:
         return _decode_address(picture.reference)
     try:
         return picture.path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in its name
         raise Rejected("image_missing", picture.reference) from None
 
 

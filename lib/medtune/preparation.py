@@ -6,12 +6,12 @@ them is known, and with it the split they belong to.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -58,7 +58,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         self._repeats = Repeats(self.config.dedup)
-        self._ids: set[str] = set()
+        self._ids: dict[str, bool] = {}  # whether the row named itself so
 
     def read(self, found: Sequence[SourceFile], progress: Progress) -> None:
         """Take all rows of all files through the checks; a chunk is counted while the next one is checked."""
@@ -66,7 +66,7 @@ class Preparation:
         waiting: tuple[list[tuple[Pending, Record]], Iterable[counting.Count]] = ([], [])
         for source in found:
             rows = sources.rows(source.path)
-            while chunk := list(islice(rows, CHUNK)):
+            while chunk := list(itertools.islice(rows, CHUNK)):
                 checked = self._checked(source, chunk)
                 counts = self.count([record for _, record in checked])
                 self._accept(*waiting)
@@ -100,11 +100,19 @@ class Preparation:
     def _record(self, pending: Pending) -> Record:
         stored = [self.images.get(picture) for picture in pending.pictures]
         record = assembly.record(pending, stored, self.config)
-        if record.id in self._ids:
+        if pending.named and self._ids.get(record.id):
             raise Rejected("duplicate_id", record.id)
         self._repeats.check(record)
-        self._ids.add(record.id)
-        return record
+        return record.model_copy(update={"id": self._own_id(record.id, pending.named)})
+
+    def _own_id(self, wanted: str, named: bool) -> str:
+        """The id itself, or one like it where an id that a row gave itself and one that we made are the same."""
+        own = wanted
+        if wanted in self._ids:
+            self._ids[wanted] |= named
+            own = next(name for n in itertools.count(2) if (name := f"{wanted}~{n}") not in self._ids)
+        self._ids[own] = named
+        return own
 
     def _accept(self, checked: Iterable[tuple[Pending, Record]], counts: Iterable[counting.Count]) -> None:
         """Spool the records that are short enough."""

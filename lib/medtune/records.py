@@ -37,7 +37,7 @@ class Span(BaseModel):
 
     start: int = Field(ge=0)
     end: int
-    weight: float
+    weight: float = Field(allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> Span:
@@ -67,7 +67,7 @@ class Record(BaseModel):
     department: str = ""
     dim: Dimension = "accuracy"
     label: Literal[0, 1] = 1  # 1 desirable, 0 undesirable
-    weight: float = Field(default=1.0, gt=0)  # of its source; multiplies the dimension's reward or penalty
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)  # of its source; multiplies reward or penalty
     pair: str | None = None  # the desirable and the undesirable answer to one prompt share it
     messages: tuple[Message, ...]
     images: tuple[str, ...] = ()  # paths relative to the file the record stands in

@@ -19,7 +19,7 @@ def sentence(reason: str) -> str:
     """A reason for people, in their language; raises KeyError for one that is not known."""
     return {
         "json": tr("the line is not JSON"),
-        "layout": tr("lacks the keys of its layout"),
+        "layout": tr("its keys are not those of its layout"),
         "fields": tr("a field has the wrong form"),
         "role": tr("a turn of an unknown role"),
         "empty": tr("a turn without text"),
@@ -66,5 +66,6 @@ class Rejections:
 @contextmanager
 def rejections(path: Path) -> Iterator[Rejections]:
     """Rejections that are written to ``path`` as a whole."""
-    with files.atomic(path) as partial, open(partial, "w", encoding="utf-8") as file:
+    # backslashreplace: half a character, in a file's name say, is written as JSON escapes it
+    with files.atomic(path) as partial, open(partial, "w", encoding="utf-8", errors="backslashreplace") as file:
         yield Rejections(file)

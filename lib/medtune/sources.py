@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +23,8 @@ SUFFIXES = (".jsonl", ".json")
 SKIPPED = "SOURCE_CARD"  # the card that says where a source comes from
 ENCODINGS = ("utf-8", "gb18030")
 BLOCK = 2**20
+DEEPEST = 100  # levels of lists and objects in a row; far more than that no code can walk through
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # half a character, as JSON escapes it
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class SourceFile:
     """One file of a source and how it is read."""
 
     path: Path
-    name: str  # in ids and receipts: the source's name and the file's place in it
+    name: str  # in ids, no other file's: the source's name and the file's place in it
     folder: Path  # of the source; images are also looked for from here
     settings: Source
     layout: Layout
@@ -52,7 +57,7 @@ def open_sources(wanted: Iterable[Source], out: Path) -> list[SourceFile]:
     found: dict[Path, SourceFile] = {}
     problems: list[str] = []
     for source in wanted:
-        path = Path(source.path).expanduser()
+        path = Path(os.path.expanduser(source.path))  # that of pathlib raises where there is no such person
         try:
             for file in files_of(path):
                 if file.resolve() not in found and not file.resolve().is_relative_to(out.resolve()):
@@ -62,10 +67,28 @@ def open_sources(wanted: Iterable[Source], out: Path) -> list[SourceFile]:
     if not found and not problems:
         problems.append(tr("there is no source; name one on the command line or in `sources`"))
     raise_all(problems, tr("sources"))
-    return list(found.values())
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(found: list[SourceFile]) -> list[SourceFile]:
+    """The files, those that share a name named by the shortest end of their path that tells them apart."""
+    length = 0
+    while shared := [name for name, times in Counter(file.name for file in found).items() if times > 1]:
+        length += 1
+        found = [
+            replace(file, name="/".join(file.path.resolve().parts[-length:])) if file.name in shared else file
+            for file in found
+        ]
+    return found
 
 
 def _open(file: Path, path: Path, source: Source) -> SourceFile:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise UserError(
+            tr("{path}: cannot be read ({fault}); check its permissions", path=file, fault=error.strerror)
+        ) from None
     folder = path if path.is_dir() else path.parent
     name = file.relative_to(folder).with_suffix("").as_posix()
     name = f"{path.resolve().name}/{name}" if path.is_dir() else name
@@ -140,9 +163,33 @@ def _lines(file: TextIO) -> Iterator[Row]:
             continue
         position = file.buffer.tell()
         try:
-            yield Row(number, number, json.loads(line), position)
+            value = json.loads(line)
+            fault = _oddity(line, value)
         except json.JSONDecodeError as error:
-            yield Row(number, number, line.rstrip("\n"), position, f"{error.msg}, column {error.colno}")
+            value, fault = None, f"{error.msg}, column {error.colno}"
+        except (ValueError, RecursionError) as error:  # an integer of thousands of digits, thousands of brackets
+            value, fault = None, str(error)
+        yield Row(number, number, line.rstrip("\n") if fault else value, position, fault)
+
+
+def _oddity(text: str, value: Any) -> str:
+    """What is wrong with a row that Python takes for JSON but cannot encode or walk through; "" for nothing."""
+    if text.count("[") + text.count("{") > DEEPEST and _depth(value) > DEEPEST:
+        return f"more than {DEEPEST} levels deep"
+    if SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            return f"half a character, {error.object[error.start]!a}"
+    return ""
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, (list, dict))]:
+        depth += 1
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return depth
 
 
 def _array(file: TextIO, path: Path) -> Iterator[Row]:
@@ -157,6 +204,7 @@ def _array(file: TextIO, path: Path) -> Iterator[Row]:
             place += 1
         line += text.count("\n", fresh, place)
         if place < len(text) and text[place] == "]":
+            _at_end(file, path, text[place + 1 :], line)
             return
         try:
             value, end = decoder.raw_decode(text, place)
@@ -167,7 +215,23 @@ def _array(file: TextIO, path: Path) -> Iterator[Row]:
                 raise UserError(tr("{path}:{line}: not JSON ({fault})", path=path, line=at, fault=error.msg)) from None
             text, place, block = text[place:] + more, 0, block * 2  # doubling: a huge item is not parsed over and over
             continue
+        except (ValueError, RecursionError) as error:  # where the item would end cannot be told
+            raise UserError(tr("{path}:{line}: not JSON ({fault})", path=path, line=line, fault=error)) from None
         number += 1
-        yield Row(number, line, value, file.buffer.tell())
+        fault = _oddity(text[place:end], value)
+        yield Row(number, line, text[place:end] if fault else value, file.buffer.tell(), fault)
         line += text.count("\n", place, end)
         place, block = end, BLOCK
+
+
+def _at_end(file: TextIO, path: Path, rest: str, line: int) -> None:
+    """Raise a UserError where more than space follows the array; ``rest`` of the text begins on ``line``."""
+    while not rest.strip() and (more := file.read(BLOCK)):
+        line += rest.count("\n")
+        rest = more
+    if rest.strip():
+        line += rest.count("\n", 0, len(rest) - len(rest.lstrip()))
+        raise UserError(
+            tr("{path}:{line}: more follows the array; put all rows into one array, or one on each line",
+               path=path, line=line)
+        )  # fmt: skip

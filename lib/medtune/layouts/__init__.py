@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
 from medtune.drafts import Draft
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.layouts import record
 
 SAMPLE = 200  # rows a layout is recognised by
 SHARE = 0.95  # of them that must match
@@ -57,11 +58,16 @@ def named(name: str) -> Layout:
 def detect(rows: Sequence[Any]) -> Layout:
     """The most specific layout that at least 95 percent of the first 200 rows match; never a guess.
 
+    One row of medtune's own form decides for it: as another layout, the file would lose what the row says.
     The UserError says which keys were found and what the nearest layout needs; the caller knows the file's name.
     """
     sample = rows[:SAMPLE]
+    own = known()[record.NAME]
+    if any(map(record.is_own, sample)) and _most(sample, own.matches):
+        _refuse_unknown_keys(sample)
+        return own
     for layout in known().values():
-        if sample and sum(map(layout.matches, sample)) >= SHARE * len(sample):
+        if _most(sample, layout.matches):
             return layout
     raise UserError(
         tr(
@@ -71,6 +77,25 @@ def detect(rows: Sequence[Any]) -> Layout:
             hint=_hint(sample),
         )
     )
+
+
+def _most(sample: Sequence[Any], holds: Callable[[Any], bool]) -> bool:
+    return bool(sample) and sum(map(holds, sample)) >= SHARE * len(sample)
+
+
+def _refuse_unknown_keys(sample: Sequence[Any]) -> None:
+    """A few rows with keys no record has are rejected as they come; where there are many, the person hears at once."""
+    if not _most(sample, lambda row: not record.unknown(row)):
+        marks = {mark for row in sample for mark in record.marks(row)} or set(record.KEYS)
+        unknown = dict.fromkeys(key for row in sample for key in record.unknown(row))
+        raise UserError(
+            tr(
+                "its rows are of medtune's own form ({marks}) and have keys it does not know: {unknown}. Correct them, "
+                "or name the layout of this source in data.yaml",
+                marks=", ".join(sorted(marks)),
+                unknown=", ".join(unknown),
+            )
+        )
 
 
 def _keys_of(sample: Sequence[Any]) -> str:

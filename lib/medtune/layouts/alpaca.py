@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, Rejected, Turn, answered, has, identified, images_of, turn
+from medtune.drafts import Draft, Rejected, Turn, answered, has, identified, images_of, system_of, turn
 
 NAME = "alpaca"
 KEYS = ("instruction", "output")
@@ -21,20 +21,18 @@ def matches(row: Any) -> bool:
 
 def convert(row: dict[str, Any]) -> Iterator[Draft]:
     """One draft, or the two of a pair."""
-    question = "\n".join(text for text in (row["instruction"], row.get("input")) if text)
-    prompt = [*_system(row), *_history(row), turn("user", question)]
+    asked = [text for text in (row["instruction"], row.get("input")) if text]
+    if not all(isinstance(text, str) for text in asked):
+        raise Rejected("fields", "instruction and input are texts")
+    prompt = [*system_of(row), *_history(row), turn("user", "\n".join(asked))]
     if not has(row, "chosen", "rejected"):
         prompt.append(turn("assistant", row["output"]))
     for draft in answered(row, prompt, images_of(row)):
         yield identified(row, draft)
 
 
-def _system(row: dict[str, Any]) -> list[Turn]:
-    return [turn("system", row["system"])] if row.get("system") else []
-
-
 def _history(row: dict[str, Any]) -> list[Turn]:
     rounds = row.get("history") or []
-    if not all(isinstance(one, list) and len(one) == 2 for one in rounds):
+    if not isinstance(rounds, list) or not all(isinstance(one, list) and len(one) == 2 for one in rounds):
         raise Rejected("fields", "history is a list of [question, answer]")
     return [turn(role, text) for one in rounds for role, text in zip(("user", "assistant"), one, strict=True)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, compose, has, images_of, turns
+from medtune.drafts import Draft, compose, has, images_of, system_of, turns
 
 NAME = "llava"
 KEYS = ("id", "image", "conversations")
@@ -21,4 +21,4 @@ def matches(row: Any) -> bool:
 
 def convert(row: dict[str, Any]) -> Iterator[Draft]:
     """One draft."""
-    yield compose(turns(row["conversations"]), images_of(row))
+    yield compose([*system_of(row), *turns(row["conversations"])], images_of(row))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, answered, has, identified, images_of, turn, turns
+from medtune.drafts import Draft, answered, has, identified, images_of, system_of, turns
 
 NAME = "sharegpt"
 KEYS = ("conversations",)
@@ -21,6 +21,5 @@ def matches(row: Any) -> bool:
 
 def convert(row: dict[str, Any]) -> Iterator[Draft]:
     """One draft, or the two of a pair."""
-    system = [turn("system", row["system"])] if row.get("system") else []
-    for draft in answered(row, [*system, *turns(row["conversations"])], images_of(row)):
+    for draft in answered(row, [*system_of(row), *turns(row["conversations"])], images_of(row)):
         yield identified(row, draft)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, Turn, answered, has, identified, images_of, turn, turns
+from medtune.drafts import Draft, Turn, answered, has, identified, images_of, system_of, turn, turns
 
 NAME = "trl"
 KEYS = ("prompt", "completion")
@@ -18,7 +18,7 @@ def matches(row: Any) -> bool:
 
 def convert(row: dict[str, Any]) -> Iterator[Draft]:
     """One draft, or the two of a pair."""
-    conversation = _turns(row["prompt"], "user")
+    conversation = [*system_of(row), *_turns(row["prompt"], "user")]
     if not has(row, "chosen", "rejected"):
         conversation += _turns(row["completion"], "assistant")
     for draft in answered(row, conversation, images_of(row)):
