@@ -62,8 +62,8 @@ def _measure(
 
 def _lost(module: str, survival: Survival) -> str:
     return tr(
-        "{module}: {share:.2f} of the adapter's change is there, cosine {cosine:.2f}; use precision: auto, and where it "
-        "is auto already train further: so small a change is lost in the base's own precision",
+        "{module}: {share:.2f} of the adapter's change is there, cosine {cosine:.2f}; use precision: auto, and where "
+        "it is auto already train further: so small a change is lost in the base's own precision",
         module=module,
         share=survival.share,
         cosine=survival.cosine,
