@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image, ImageDraw
 
 from medtune import cli, files, items
 from medtune.dataset import Dataset
+from medtune.errors import UserError
 from medtune.receipt import Receipt
 from tests.deployed import write_run
 from tests.workshop import SETTINGS, write_dataset
@@ -224,6 +226,64 @@ def _break_check(place: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace('"referral"', '"refferal"'), encoding="utf-8")
 
 
+def test_all_that_is_wrong_in_the_bench_is_named_at_once_with_its_line(
+    place: Path, counted: list[int], capsys: Any
+) -> None:
+    asked, answered = {"role": "user", "content": "<image>？"}, {"role": "assistant", "content": "是"}
+    Image.new("RGB", (64, 64)).save(place / "bench/whole.jpg")
+    (place / "bench/cut.jpg").write_bytes((place / "bench/whole.jpg").read_bytes()[:-300])
+    rows = [
+        {"messages": [asked, answered], "images": ["cut.jpg"]},
+        {"messages": [{"role": "user", "content": "？"}]},
+        {"messages": []},
+        [1],
+        {"messages": [asked, answered]},
+        {"messages": [asked, answered], "images": ["images"]},
+        {"messages": [asked, answered], "images": ["whole.jpg"], "expect": 1},
+        {"messages": [asked, answered], "images": ["whole.jpg"]},
+    ]
+    named = [{"id": str(n), "source": "me", **row} if isinstance(row, dict) else row for n, row in enumerate(rows)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in named]
+    (place / "bench" / items.BENCH).write_text("\n".join([*lines, "{"]), encoding="utf-8")
+    assert evaluate(place) == 1
+    error = capsys.readouterr().err
+    assert f"{items.BENCH}: 8 problems" in error
+    for words in (
+        "line 1: cut.jpg: not an image one can open",
+        "line 2: messages must end with the user's question and the reference answer",
+        "line 3: messages must end",
+        "line 4: not a JSON object",
+        "line 5: 1 <image> markers for 0 images",
+        "line 6: images: no such image",
+        "line 7: expect: Input should be a valid string",
+        "line 9: not JSON",
+    ):
+        assert words in error
+    assert counted == []
+
+
+def test_a_bench_saved_by_a_chinese_editor_is_read_as_any_data_is(place: Path) -> None:
+    path = place / "bench" / items.BENCH
+    before = items.of_bench(place / "bench", "")
+    path.write_text(path.read_text(encoding="utf-8").replace("℃", "度"), encoding="gb18030")
+    assert [item.question for item in items.of_bench(place / "bench", "")] == [item.question for item in before]
+
+
+def test_an_empty_bench_asks_the_test_split_alone(place: Path) -> None:
+    (place / "bench" / items.BENCH).write_text("\n", encoding="utf-8")
+    assert evaluate(place) == 0
+    assert Receipt.read(place / "run/evaluation.json").results["recommended"] == []
+
+
+def test_a_broken_image_of_the_data_set_is_one_line(place: Path, counted: list[int], capsys: Any) -> None:
+    vision = next(row for _, row in files.read_jsonl(place / "data/test.jsonl") if row.get("images"))
+    image = place / "data" / vision["images"][0]
+    image.write_bytes(image.read_bytes()[:-20])
+    assert evaluate(place) == 1
+    error = capsys.readouterr().err
+    assert image.name in error and "make data" in error and counted == []
+
+
 def test_the_recommended_references_satisfy_all_their_own_checks(root: Path) -> None:
     from medtune import checks
 
@@ -282,6 +342,61 @@ def test_one_question_with_an_image_is_answered_without_a_data_set(place: Path, 
     assert with_image.strip() and with_image != capsys.readouterr().out
 
 
+def drawn(edge: int, mode: str = "RGB") -> Image.Image:
+    """A picture that looks different when it is turned."""
+    picture = Image.new(mode, (edge, edge // 2), 0)
+    ImageDraw.Draw(picture).rectangle((0, 0, edge // 3, edge // 5), fill=(250, 40, 90, 255)[: len(mode)])
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["turned", "transparent", "large"])
+def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
+    place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, dense_twin: Path
+) -> None:
+    from medtune import basemodel
+    from medtune.chat import Chat
+    from medtune.dialogue import Dialogue
+    from medtune.images import ImageStore, Picture
+
+    path = place / {"turned": "photo.jpg", "transparent": "scan.png", "large": "film.png"}[kind]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the camera was held upright
+    if kind == "turned":
+        drawn(128).save(path, exif=exif)
+    else:
+        drawn(128, "RGBA").save(path) if kind == "transparent" else drawn(700).save(path)
+    store, picture = ImageStore(place / "data", 256), Picture(str(path), path)
+    store.add([picture])
+    monkeypatch.chdir(place)  # training.json names the data set as the person did
+    base = basemodel.find(str(dense_twin))
+    talking = Dialogue(base, place / "run", "", 4)
+    asked: list[Any] = []
+    real = talking.chat.prompt
+    monkeypatch.setattr(talking.chat, "prompt", lambda *parts: asked.append(real(*parts)) or asked[-1])
+    talking.show(path)
+    assert "".join(talking.say("？")) is not None
+    trained = Chat(base)
+    prepared = trained.prompt(talking.turns[:1], [place / "data" / store.get(picture).name])
+    assert asked[0].tokens.tolist() == prepared.tokens.tolist()
+    for seen, learned in zip(talking.chat.pixels(asked[0]), trained.pixels(prepared), strict=True):
+        assert seen is not None and learned is not None and (seen == learned).all()
+
+
+def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Path, dense_twin: Path) -> None:
+    from medtune import basemodel
+    from medtune.chat import Chat
+
+    drawn(320).save(place / "film.png")
+    chat = Chat.of_run(basemodel.find(str(dense_twin)), place / "run")  # whose data set is not under this folder
+    _edit(place / "run/training.json", "dataset", {"path": str(place / "data")})
+    bounded = Chat.of_run(chat.base, place / "run")
+    assert chat.image_tokens(place / "film.png") > bounded.image_tokens(place / "film.png")
+    receipt = files.read_json(place / "run/training.json")
+    del receipt["results"]["dataset"]  # as of an adapter that was imported
+    files.write_json(place / "run/training.json", receipt)
+    assert Chat.of_run(chat.base, place / "run").max_edge == chat.max_edge
+
+
 def test_a_broken_image_is_one_line(place: Path, capsys: Any) -> None:
     (place / "broken.png").write_bytes(b"no image")
     assert talk(place, "--prompt", "？", "--image", str(place / "broken.png")) == 1
@@ -332,6 +447,83 @@ def test_the_conversation_ends_with_the_input_and_survives_wrong_commands(
     assert conversation(place, monkeypatch, lines) == 0
     screen = capsys.readouterr().out
     assert "nope.png" in screen and "/nonsense: no such command" in screen and "/quit ends" in screen
+
+
+def broken(place: Path, kind: str) -> Path:
+    path = place / f"{kind}.png"
+    if kind == "cut":
+        drawn(300).save(path, "JPEG")
+        path.write_bytes(path.read_bytes()[:-200])
+    else:
+        Image.new("1", {"narrow": (1, 300), "bomb": (20000, 20000)}[kind]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["cut", "narrow", "bomb"])
+def test_a_conversation_goes_on_after_an_image_nobody_can_see(
+    place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path = broken(place, kind)
+    assert conversation(place, monkeypatch, [f"/image {path}", "血压高吗", "/quit"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(f"{path}: not an image one can open" in line for line in lines) == 1
+    assert [line for line in lines if line and not _of_the_program(line) and not line.startswith(str(path))]
+    assert talk(place, "--prompt", "？", "--image", str(path)) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_image_that_went_away_before_the_question_is_one_line_and_the_question_was_not_asked(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from medtune import basemodel
+    from medtune.dialogue import Dialogue
+
+    image = place / "gone.png"
+    drawn(64).save(image)
+    lines: Iterator[str] = iter([f"/image {image}", "这是什么", "血压高吗", "/quit"])
+
+    def read(prompt: str) -> str:
+        line = next(lines)
+        if line == "这是什么":
+            image.unlink()
+        return line
+
+    monkeypatch.setattr("builtins.input", read)
+    assert talk(place, "--cli") == 0
+    assert capsys.readouterr().out.count("gone.png: not an image one can open (No such file or directory)") == 1
+    talking = Dialogue(basemodel.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
+                       place / "run", "", 4)  # fmt: skip
+    drawn(64).save(image)
+    talking.show(image)
+    image.unlink()
+    with pytest.raises(UserError):
+        next(iter(talking.say("这是什么")))
+    assert talking.turns == [] and talking.images == [] and talking.waiting == []
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("数据 一/图 1.png", "数据\\ 一/图\\ 1.png"),
+        ("数据 一/图 1.png", "'数据 一/图 1.png' "),
+        ("数据 一/图 1.png", "数据 一/图 1.png"),
+        ("it's.png", "it's.png"),
+    ],
+)
+def test_an_image_is_found_however_its_path_is_typed_quoted_or_dragged_in(
+    place: Path, name: str, typed: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (place / name).parent.mkdir(exist_ok=True)
+    drawn(64).save(place / name)
+    monkeypatch.chdir(place)
+    assert conversation(place, monkeypatch, [f"/image {typed}", "/quit"]) == 0
+    assert "shown with your next question" in capsys.readouterr().out
+
+
+def test_no_path_one_can_type_ends_the_conversation(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    typed = ["~nobody/x.png", "图" * 300, "''", "\0", str(place)]
+    assert conversation(place, monkeypatch, [*(f"/image {path}" for path in typed), "/quit"]) == 0
+    assert capsys.readouterr().out.count("no such file") == len(typed)
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from medtune import adapters, basemodel
 from medtune.chat import Chat, Example
+from medtune.errors import UserError
 from medtune.generation import Answer, decode, generate, stream
 from medtune.records import Message
 from medtune.schemas import Lora
@@ -120,6 +121,18 @@ def test_an_answer_depends_on_the_image(loaded: tuple[Any, StopAt], tmp_path: Pa
         content = [Message(role="user", content="<image>这是什么？")]
         made.append(alone(model, chat, chat.prompt(content, [tmp_path / f"{name}.png"])))
     assert made[0] != made[1]
+
+
+def test_an_image_that_broke_after_it_was_counted_is_one_line_that_says_how_to_make_it_again(
+    loaded: tuple[Any, StopAt], prompts: list[Example]
+) -> None:
+    path = prompts[5].images[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=f"{path.name}: not an image one can open .*; run `make data` again"):
+        loaded[1].pixels(prompts[5])
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name}: .*No such file.*; run `make data` again"):
+        loaded[1].prompt([Message(role="user", content="<image>")], [path])
 
 
 def test_a_streamed_answer_is_the_same_text_in_pieces(loaded: tuple[Any, StopAt], prompts: list[Example]) -> None:

@@ -120,6 +120,20 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def test_rows_without_a_time_are_shown_and_count_as_written_with_the_row_before() -> None:
+    rows = fakerun.metrics(until=50)
+    now = rows[-1]["time"] + 3
+    whole = progress("run", history(rows), now)
+    del rows[3]["time"]
+    rows[0]["time"] = "noon"
+    some = progress("run", history(rows), now)
+    assert (some.state, some.silent, some.eta) == (whole.state, whole.silent, whole.eta)
+    none = progress("run", history([{**row, "time": None} for row in rows]), now)
+    assert none.state == "running"
+    for moment in (some, none):
+        assert "loss" in shown(Screen(moment)) and summary(moment) and json.dumps(web.snapshot(moment))
+
+
 # --- plot
 
 
@@ -211,6 +225,15 @@ def test_without_a_terminal_each_row_is_printed_once_while_the_run_goes_on(
     assert "finished" in lines[-1]
 
 
+def test_a_row_without_a_time_is_printed_once_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [{key: value for key, value in row.items() if key != "time"} for row in fakerun.metrics(steps=50)]
+    stages = [rows[:3], rows[:6], rows]
+    watch.watch(
+        tmp_path, Console(file=io.StringIO()), sleep=lambda _: fakerun.write_metrics(tmp_path, stages.pop(0)) and None
+    )
+    assert sum(text.startswith("train ") for text in capsys.readouterr().out.splitlines()) == 5
+
+
 def test_on_a_terminal_the_last_screen_says_finished(tmp_path: Path) -> None:
     fakerun.write_metrics(tmp_path, fakerun.metrics(until=100))
     console = Console(force_terminal=True, width=90, height=40, record=True, file=io.StringIO())
@@ -258,6 +281,13 @@ def test_a_taken_port_is_one_line(page: str, tmp_path: Path, capsys: pytest.Capt
     port = page.rsplit(":", 1)[1]
     assert cli.call(monitor_training.main, [str(tmp_path), "--web", "--port", port]) == 1
     assert "--port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["99999", "-1"])
+def test_a_port_there_is_not_is_one_line(port: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert cli.call(monitor_training.main, [str(tmp_path), "--web", f"--port={port}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: 127.0.0.1:{port}: ") and "--port 0" in error and error.count("\n") == 1
 
 
 def test_a_thinned_curve_keeps_its_ends() -> None:

@@ -21,7 +21,8 @@ def answer(base: Base, sides: Sequence[Side], items: Sequence[Item], store: Pred
     missing = {side.model: store.missing(side, items) for side in sides}
     total = sum(map(len, missing.values()))
     if total:
-        chat, loaded = Chat(base), Loaded(base)
+        tuned = next(side.adapters for side in sides if side.model == "tuned" and side.adapters)
+        chat, loaded = Chat.of_run(base, tuned), Loaded(base)
         with progress(tr("answers"), total, "ans") as bar:
             done = 0
             for side in sorted(sides, key=lambda side: side.adapters is None):  # the base last: adapters scaled to 0

@@ -8,16 +8,24 @@ LM Studio gives them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from PIL import Image
 
 from medtune.basemodel import Base
+from medtune.dataset import MANIFEST
+from medtune.drafts import Rejected
 from medtune.errors import UserError
+from medtune.i18n import tr
+from medtune.images import BROKEN, upright_rgb
+from medtune.receipt import Receipt
 from medtune.records import IMAGE_MARKER, Message, Record
 
 CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for a content while the template is rendered
@@ -57,10 +65,14 @@ class _Piece:
 
 
 class Chat:
-    """Turns records and prompts into examples with one base model's tokenizer, template and image processor."""
+    """Turns records and prompts into examples with one base model's tokenizer, template and image processor.
 
-    def __init__(self, base: Base) -> None:
-        self.base = base
+    ``max_edge`` None: images are prepared already, as those of a data set are. Otherwise they may be anybody's, and
+    are seen as ``prepare_data`` would keep them, no edge longer than that.
+    """
+
+    def __init__(self, base: Base, max_edge: int | None = None) -> None:
+        self.base, self.max_edge = base, max_edge
         self.processor: Any = base.processor()
         self.tokenizer: Any = self.processor.tokenizer
         self._encoder = self.tokenizer.backend_tokenizer
@@ -69,6 +81,14 @@ class Chat:
         self._special = {str(token): index for index, token in added.items() if token.special}
         self._special_pattern = re.compile("|".join(re.escape(text) for text in sorted(self._special, key=len)[::-1]))
         self.image_token = int(base.config.get("image_token_id", -1))
+
+    @classmethod
+    def of_run(cls, base: Base, run: Path) -> Chat:
+        """A chat for anybody's images, bounded as in the training of ``run`` where its data set is still there."""
+        dataset = Receipt.read(run / "training.json").results.get("dataset") or {}  # an imported adapter has none
+        manifest = Path(dataset.get("path", "")) / MANIFEST
+        known = Receipt.read(manifest).config if dataset and manifest.is_file() else {}
+        return cls(base, known.get("max_image_edge", sys.maxsize))
 
     @property
     def stop_ids(self) -> list[int]:
@@ -125,9 +145,31 @@ class Chat:
         """Patches (P, C * t * p * p) float32 of all images in order and their grids (N, 3), or (None, None)."""
         if not example.images:
             return None, None
-        opened = [Image.open(path).convert("RGB") for path in example.images]
+        opened = []
+        for path in example.images:
+            with self._opened(path) as image:
+                opened.append(image.convert("RGB"))
         features = self.processor.image_processor(opened)
         return np.asarray(features["pixel_values"], np.float32), np.asarray(features["image_grid_thw"], np.int32)
+
+    def image_tokens(self, path: Path) -> int:
+        """How many tokens the image takes; a UserError where it is broken or too narrow to be seen."""
+        with self._opened(path) as image:
+            return self.processor.image_processor.num_image_tokens(image.height, image.width)
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[Image.Image]:
+        try:
+            if self.max_edge is None:
+                with Image.open(path) as image:
+                    yield image
+            else:
+                yield upright_rgb(path.read_bytes(), self.max_edge)
+        except (Rejected, *BROKEN) as error:
+            said = error.detail if isinstance(error, Rejected) else getattr(error, "strerror", None) or error
+            problem = tr("{path}: not an image one can open ({error})", path=path, error=said)
+            again = "; " + tr("run `make data` again") if self.max_edge is None else ""
+            raise UserError(problem + again) from None
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of generated tokens, special ones left out; ids beyond the tokenizer (a padded vocabulary) too."""
@@ -136,12 +178,8 @@ class Chat:
 
     def _pieces(self, messages: Sequence[Message], generation_prompt: bool) -> list[_Piece]:
         slots: list[tuple[str, int]] = []
-        rendered = self.tokenizer.apply_chat_template(
-            [_with_slots(index, message, slots) for index, message in enumerate(messages)],
-            chat_template=self.base.chat_template,
-            tokenize=False,
-            add_generation_prompt=generation_prompt,
-        )
+        turns = [_with_slots(index, message, slots) for index, message in enumerate(messages)]
+        rendered = self._rendered(turns, generation_prompt)
         pieces = [_Piece()]
         for position, part in enumerate(CONTENT.split(rendered)):
             if position % 2:  # a content
@@ -152,6 +190,18 @@ class Chat:
             else:
                 self._add_template_text(pieces, part)
         return [piece for piece in pieces if piece.special is not None or piece.text or piece.owners]
+
+    def _rendered(self, turns: list[dict[str, Any]], generation_prompt: bool) -> str:
+        template = self.base.chat_template
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except TemplateError as error:
+            raise UserError(
+                tr("{folder}: its chat template does not render ({error}); bring it back or download the model again",
+                   folder=self.base.path, error=error.message)
+            ) from None  # fmt: skip
 
     def _add_template_text(self, pieces: list[_Piece], text: str) -> None:
         last = 0
@@ -175,8 +225,7 @@ class Chat:
             raise UserError(f"{name or 'prompt'}: {len(pads)} image places for {len(images)} images")
         counts = np.ones(len(tokens), np.int64)
         for position, path in zip(pads, images, strict=True):
-            with Image.open(path) as image:
-                counts[position] = self.processor.image_processor.num_image_tokens(image.height, image.width)
+            counts[position] = self.image_tokens(path)
         return Example(
             id=name,
             tokens=np.repeat(np.array(tokens, np.int32), counts),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from PIL import Image, UnidentifiedImageError
 
 from medtune.basemodel import Base
 from medtune.chat import Chat
@@ -32,17 +32,15 @@ class Dialogue:
     waiting: list[Path] = field(default_factory=list)  # shown with the next question
 
     def __post_init__(self) -> None:
-        self.chat, self.loaded = Chat(self.base), Loaded(self.base)
+        self.chat, self.loaded = Chat.of_run(self.base, self.run), Loaded(self.base)
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""
-        if not path.is_file():
+        if not os.path.isfile(path):  # never raises, whatever was typed
             raise UserError(tr("{path}: no such file", path=path))
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
-            raise UserError(tr("{path}: not an image one can open ({error})", path=path, error=error)) from None
+        if not self.base.sees:
+            raise UserError(tr("{model}: a text-only model; ask without an image", model=self.base.name))
+        self.chat.image_tokens(path)
         self.waiting.append(path)
 
     def forget(self) -> None:
@@ -50,16 +48,19 @@ class Dialogue:
         self.turns, self.images, self.waiting = [], [], []
 
     def say(self, text: str) -> Iterator[str]:
-        """Ask, and yield the answer as it comes. What was said until an interruption stays in the conversation."""
-        content = IMAGE_MARKER * len(self.waiting) + text.replace(IMAGE_MARKER, "")
-        self.turns.append(Message(role="user", content=content))
-        self.images += self.waiting
-        self.waiting = []
+        """Ask, and yield the answer as it comes. What was said until an interruption stays in the conversation.
+
+        A question that cannot be asked, since an image is gone by now, is a UserError and was never said.
+        """
+        shown, self.waiting = self.waiting, []
+        content = IMAGE_MARKER * len(shown) + text.replace(IMAGE_MARKER, "")
         system = [Message(role="system", content=self.system)] if self.system else []
+        turns, images = [*self.turns, Message(role="user", content=content)], [*self.images, *shown]
+        prompt = self.chat.prompt([*system, *turns], images)
+        self.turns, self.images = turns, images
         answer = ""
         try:
             with self.loaded.wearing(self.run if self.tuned else None) as model:
-                prompt = self.chat.prompt([*system, *self.turns], self.images)
                 for piece in stream(model, self.chat, prompt, max_tokens=self.max_tokens):
                     answer += piece
                     yield piece
@@ -99,6 +100,8 @@ def _interruptible(dialogue: Dialogue, line: str) -> None:
     answer = dialogue.say(line)
     try:
         _print(answer)
+    except UserError as error:
+        print(error)
     except KeyboardInterrupt:
         answer.close()  # type: ignore[attr-defined]  # a generator: keep what was said, put the adapters back
         print(f" [{tr('stopped')}]")
@@ -110,12 +113,22 @@ def _print(pieces: Iterator[str]) -> None:
     print()
 
 
+def _path(text: str) -> Path:
+    """A path as it is typed, quoted, or dragged into a terminal, which escapes its spaces."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # it's.png: a quote that is no quotation
+        words = []
+    name = words[0] if len(words) == 1 else text
+    return Path(os.path.expanduser(name))  # leaves ~nobody as it is
+
+
 def _command(dialogue: Dialogue, line: str) -> None:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     if name == "/image" and rest:
         try:
-            dialogue.show(Path(rest.strip("'\"")).expanduser())
+            dialogue.show(_path(rest))
             print(tr("shown with your next question"))
         except UserError as error:
             print(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +12,32 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from medtune import checks, files
+from medtune import checks, files, sources
 from medtune.dataset import Dataset
+from medtune.drafts import Rejected
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.records import DIMENSIONS, Check, Dimension, Message, Record
+from medtune.images import upright_rgb
+from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message, Record
+from medtune.sources import Row
 
 BENCH = "recommended.jsonl"
+
+
+class Case(Record):
+    """One line of the bench: a record whose last turn is the reference answer."""
+
+    expect: str = ""  # for people: what a good answer has
+
+    def problems(self, folder: Path) -> list[str]:
+        """What keeps it from being asked: turns that are no question, images of ``folder`` that cannot be shown."""
+        problems = []
+        if [turn.role for turn in self.messages[-2:]] != ["user", "assistant"]:
+            problems.append(tr("messages must end with the user's question and the reference answer of the assistant"))
+        places = sum(turn.content.count(IMAGE_MARKER) for turn in self.messages if turn.role == "user")
+        if places != len(self.images):
+            problems.append(tr("{places} <image> markers for {images} images", places=places, images=len(self.images)))
+        return problems + [f"{name}: {fault}" for name in self.images if (fault := _unseen(folder / name))]
 
 
 @dataclass(frozen=True)
@@ -65,15 +85,11 @@ def of_bench(folder: Path, system_prompt: str) -> list[Item]:
         raise UserError(tr("{path}: no such file; set bench in eval.yaml to the folder that has it", path=path))
     problems: list[str] = []
     items: list[Item] = []
-    for number, row in files.read_jsonl(path):
-        expect = row.pop("expect", "")
-        try:
-            item = _item(Record.model_validate(row), folder, "recommended", expect, system_prompt)
-        except ValidationError as error:
-            problems += [f"line {number}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-            continue
-        problems += [f"line {number}: {image}: no such image" for image in item.images if not image.exists()]
-        items.append(item)
+    for row in sources.rows(path) if path.read_bytes().strip() else ():  # an empty file: no cases are wanted
+        case, found = _case(row, folder)
+        problems += [tr("line {line}: {problem}", line=row.line, problem=problem) for problem in found]
+        if case and not found:
+            items.append(_item(case, folder, "recommended", case.expect, system_prompt))
     raise_all(problems, str(path))
     return items
 
@@ -84,6 +100,30 @@ def check_checks(items: Iterable[Item]) -> None:
         f"{item.id}: {problem}": None for item in items for check in item.checks for problem in checks.problems(check)
     }
     raise_all(problems, tr("checks"))
+
+
+def _case(row: Row, folder: Path) -> tuple[Case | None, list[str]]:
+    """The case of one row and all that is wrong with it; None where it is none."""
+    if row.fault:
+        return None, [tr("not JSON ({fault})", fault=row.fault)]
+    if not isinstance(row.value, dict):
+        return None, [tr("not a JSON object")]
+    try:
+        case = Case.model_validate(row.value)
+    except ValidationError as error:
+        return None, [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+    return case, case.problems(folder)
+
+
+def _unseen(path: Path) -> str:
+    """Why nobody can see the image; "" where one can."""
+    try:
+        upright_rgb(path.read_bytes(), sys.maxsize)
+    except Rejected as fault:
+        return tr("not an image one can open ({error})", error=fault.detail)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        return tr("no such image ({error})", error=getattr(error, "strerror", None) or error)
+    return ""
 
 
 def _lot(seed: int, name: str) -> str:

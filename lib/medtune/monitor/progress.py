@@ -50,9 +50,10 @@ def observe(run: Path, now: float) -> Progress:
 
 def progress(run: str, history: History, now: float) -> Progress:
     """Say where a run with this history stands at ``now``."""
-    rows = history.rows
+    timed = _timed(history, now)
+    rows = timed.rows
     silent = max(0.0, now - rows[-1]["time"]) if rows else None
-    state = _state(history, silent)
+    state = _state(timed, silent)
     going = (silent or 0.0) if state in ("preparing", "running") else 0.0
     return Progress(
         run=run,
@@ -61,10 +62,25 @@ def progress(run: str, history: History, now: float) -> Progress:
         step=history.step,
         total=history.total_steps,
         elapsed=_active(rows) + going if rows else None,
-        eta=_eta(history, now) if state == "running" else None,
+        eta=_eta(timed, now) if state == "running" else None,
         silent=silent,
         history=history,
     )
+
+
+def _timed(history: History, now: float) -> History:
+    """The history with a time in every row: one without counts as written with the row before it, the first now."""
+    rows: list[Row] = []
+    for row in history.rows:
+        known = time_of(row)
+        rows.append({**row, "time": known if known is not None else rows[-1]["time"] if rows else now})
+    return History(tuple(rows))
+
+
+def time_of(row: Row) -> float | None:
+    """When the row was written, in epoch seconds; None where it does not say."""
+    found = row.get("time")
+    return found if isinstance(found, (int, float)) else None
 
 
 def _state(history: History, silent: float | None) -> State:

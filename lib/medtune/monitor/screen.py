@@ -14,7 +14,7 @@ from rich.text import Text
 from medtune.history import Curve, Row
 from medtune.i18n import tr
 from medtune.monitor import plot
-from medtune.monitor.progress import Progress, latest
+from medtune.monitor.progress import Progress, latest, time_of
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
 
@@ -174,7 +174,9 @@ def _events(now: Progress) -> Group:
 
 def line(row: Row) -> str:
     """One row of metrics.jsonl as one dense line."""
-    words = [datetime.fromtimestamp(row["time"]).strftime("%H:%M:%S"), f"{tr(row['kind'])} {row['step']}"]
+    written = time_of(row)
+    clock = "" if written is None else datetime.fromtimestamp(written).strftime("%H:%M:%S")
+    words = [clock, f"{tr(row['kind'])} {row['step']}"]
     if row["kind"] in ("train", "valid"):
         words.append(f"loss {row['loss']:.4f}")
         words += [f"{dim} {loss:.4f}" for dim, loss in (row.get("loss_by_dim") or {}).items() if loss is not None]

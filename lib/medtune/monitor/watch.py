@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from medtune.monitor.progress import Progress, observe
+from medtune.monitor.progress import Progress, observe, time_of
 from medtune.monitor.screen import Screen, line, summary
 
 INTERVAL = 1.0  # seconds between two looks at the file
@@ -55,7 +55,7 @@ def _print(run: Path, console: Console, sleep: Sleep) -> None:
     while True:
         now = observe(run, time.time())
         for row in now.history.rows:
-            key = (row["kind"], row["step"], row["time"])
+            key = (row["kind"], row["step"], time_of(row))
             if key not in printed:
                 printed.add(key)
                 print(line(row), flush=True)

@@ -29,8 +29,11 @@ def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
 
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
-    except OSError as error:
-        raise UserError(f"{HOST}:{port}: {error.strerror}: choose another port with --port, or --port 0") from None
+    except (OSError, OverflowError) as error:  # taken or forbidden; beyond 65535 or negative
+        said = getattr(error, "strerror", None) or error
+        raise UserError(
+            tr("{host}:{port}: {error}; choose another port with --port, or --port 0", host=HOST, port=port, error=said)
+        ) from None
 
 
 class _Handler(BaseHTTPRequestHandler):
