@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from medtune import config
 from medtune.errors import UserError
-from medtune.schemas import EvalConfig, TrainConfig
+from medtune.schemas import DataConfig, EvalConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "configs" / "demo" / "train.yaml"
@@ -65,3 +66,74 @@ def test_a_file_that_is_no_yaml_is_one_line(tmp_path: Path, content: bytes, said
 def test_a_folder_in_place_of_a_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Is a directory"):
         config.load(TrainConfig, tmp_path)
+
+
+@pytest.mark.parametrize("override", ["seed=-1", f"seed={2**32}", "seed=2020-13-45", "seed=0x_", "lora.keys=[]",
+                                      "optimizer.learning_rate=.inf", "lora.alpha=.nan"])  # fmt: skip
+def test_a_setting_that_would_fail_later_is_refused_at_once(override: str) -> None:
+    with pytest.raises(UserError, match=rf"--set {re.escape(override)}: ") as error:
+        config.load(TrainConfig, TRAIN, [override])
+    assert "\n" not in str(error.value)
+
+
+def test_a_gate_asks_for_a_number(tmp_path: Path) -> None:
+    for text in (".nan", "-.inf"):
+        with pytest.raises(UserError, match=r"gate\.accuracy: .*finite"):
+            config.load(EvalConfig, EVAL, [f"gate.accuracy={text}"])
+
+
+def test_keys_that_are_written_twice_are_named_with_both_lines(tmp_path: Path) -> None:
+    path = edited(tmp_path, ("seed:", "iters: 9\nseed:"), ("    accuracy:", "    vision: {weight: 1.0}\n    accuracy:"))
+    with pytest.raises(UserError) as error:
+        config.load(TrainConfig, path)
+    places: dict[str, list[int]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        places.setdefault(line.partition(":")[0].strip(), []).append(number)
+    for name, key in (("iters", "iters"), ("objective.priorities.vision", "vision")):
+        line, again = places[key]
+        assert f"line {again}: {name}: stands on line {line} too; keep one" in str(error.value)
+    assert "2 problems" in str(error.value)
+
+
+def test_of_a_mapping_that_is_written_twice_its_own_key_alone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^[^\n]*: line \d+: lora: stands on line 3 too; keep one$"):
+        config.load(TrainConfig, edited(tmp_path, ("seed:", "lora: {rank: 1, alpha: 2}\nseed:")))
+
+
+def refusal(*overrides: str, path: Path = TRAIN) -> str:
+    with pytest.raises(UserError) as error:
+        config.load(TrainConfig, path, overrides)
+    return str(error.value)
+
+
+def test_a_key_of_another_schedule_is_named_with_the_schedule_that_lacks_it() -> None:
+    assert "lr_schedule.final: constant has no such key" in refusal("lr_schedule.name=constant")
+    said = refusal("lr_schedule={name: constant, warmpu: 3}")
+    assert said.endswith("lr_schedule.warmpu: constant has no such key; did you mean warmup?")
+
+
+def test_a_rule_about_several_keys_is_the_sentence_alone() -> None:
+    said = refusal("batch_size=6", "grad_accumulation_steps=4")
+    assert said == f"{TRAIN}: batch_size must be a multiple of grad_accumulation_steps"
+    assert "optimizer: adam has no weight_decay" in refusal("optimizer.name=adam")
+
+
+@pytest.mark.parametrize(
+    ("override", "advice"),
+    [
+        ("iters=1e3", "'1e3' is text to YAML; write 1000"),
+        ("iters=1.0e+3", "1000.0: write 1000"),
+        ("optimizer.learning_rate=1e3", "'1e3' is text to YAML; write 1.0e+3"),
+        ("iters=1e-3", "'1e-3': input should be a valid integer"),
+        ("optimizer.learning_rate=1.2.3", "'1.2.3': input should be a valid number"),
+    ],
+)
+def test_a_number_is_advised_as_its_key_takes_it(override: str, advice: str) -> None:
+    assert refusal(override).endswith(advice)
+
+
+@pytest.mark.parametrize("override", ["sources=[a]", "sources.0.path=x", "sorces.x=1"])
+def test_a_problem_that_an_override_brings_is_its_own(override: str) -> None:
+    with pytest.raises(UserError) as error:
+        config.load(DataConfig, ROOT / "configs" / "demo" / "data.yaml", [override])
+    assert f"--set {override}: " in str(error.value) and "line " not in str(error.value)

@@ -323,7 +323,7 @@ def test_killed_at_twenty_moments_there_is_always_exactly_one_complete_version(t
     deploy(None)
     assert _contents(at) not in complete
     work = home / ".lmstudio" / "models" / ".medtune" / "medtune" / "small-medical-v2"
-    assert {path.name for path in work.iterdir()} == {"lock", "previous", "deployed.json"}
+    assert {path.name for path in work.iterdir()} == {"lock", "previous", "deployed.json", "preset.json"}
 
 
 def _contents(folder: Path) -> str:
@@ -392,3 +392,27 @@ def test_a_deployed_model_can_be_proved_again_and_the_receipt_says_what_was_foun
     assert "5 of 5 telling answers like base + adapter's" in capsys.readouterr().out
     assert [row["level"] for row in Receipt.read(run / "deployment.json").results["proofs"]] == ["L3"]
     assert {path.name: files.sha256(path) for path in _folder(run).iterdir()} == before
+
+
+def test_adapters_that_were_cut_short_or_are_gone_are_one_line(
+    run: Path, unproved: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "adapters.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert _deploy(run) == 1
+    assert capsys.readouterr().err == f"error: {path}: damaged; bring it back or train again\n"
+    path.unlink()
+    assert _deploy(run) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: no such ") and error.count("\n") == 1
+
+
+def test_a_models_folder_that_is_a_file_is_one_line(
+    run: Path, unproved: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Path.home() / ".lmstudio"
+    home.mkdir()
+    (home / "models").touch()
+    assert _deploy(run) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {home.resolve() / 'models'}") and error.count("\n") == 1

@@ -199,3 +199,21 @@ def test_an_empty_pointer_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / lmstudio.POINTER).write_text("\n")
     assert lmstudio.home() is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b'{"downloadsFolder": 5}', '{"downloadsFolder": "盘"}'.encode("gb18030"), b"{"]
+)
+def test_settings_that_are_not_lm_studios_are_one_line_that_names_them(content: bytes) -> None:
+    home = Path.home() / ".lmstudio"
+    home.mkdir()
+    (home / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json: .*LM Studio") as error:
+        lmstudio.models_folder()
+    assert "\n" not in str(error.value)
+
+
+def test_a_pointer_in_another_encoding_is_one_line_that_names_it() -> None:
+    (Path.home() / lmstudio.POINTER).write_bytes("/盘/lmstudio".encode("gb18030"))
+    with pytest.raises(UserError, match=r"lmstudio-home-pointer: not UTF-8; remove it"):
+        lmstudio.home()

@@ -222,3 +222,48 @@ def test_no_python_at_all_is_one_line(project: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: no Python 3.11 or newer found") and done.stderr.count("\n") == 1
+
+
+HALF_MADE = """#!/bin/bash
+case "$*" in *pip*) echo "No module named pip" >&2; exit 1 ;; esac
+"""
+SYSTEM_PYTHON = """#!/bin/bash
+# a Python whose venv module works, and empties what it is told to
+echo "$*" >> "$PWD/calls"
+[ "$1 $2" = "-m venv" ] || exit 0
+for venv in "$@"; do :; done
+case " $* " in *" --clear "*) rm -r "$venv" ;; esac
+mkdir -p "$venv/bin" && cp "$0" "$venv/bin/python"
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> dict[str, str]:
+    """An environment whose PATH has what setup.sh needs and a Python, no uv."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    for name in ("bash", "cksum", "cat", "dirname", "cp", "rm", "mkdir", "touch"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    (folder / "python3").write_text(SYSTEM_PYTHON)
+    (folder / "python3").chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+def test_an_environment_without_pip_is_made_anew(project: Path, bare: dict[str, str]) -> None:
+    venv = project / ".venv"
+    (venv / "bin" / "python").write_text(HALF_MADE)
+    (venv / "pyvenv.cfg").touch()
+    (venv / ".medtune").unlink()
+    command = ["bash", "tools/setup.sh", ".venv"]
+    done = subprocess.run(command, cwd=project, env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    calls = (project / "calls").read_text().splitlines()
+    assert "-m venv --clear .venv" in calls and calls[-1].startswith("-m pip install")
+    assert (venv / ".medtune").exists() and not (venv / "pyvenv.cfg").exists(), "nothing of the half is left"
+
+
+def test_a_folder_that_is_no_environment_is_not_emptied(project: Path, bare: dict[str, str]) -> None:
+    (project / "mine").mkdir()
+    (project / "mine" / "letter.txt").touch()
+    subprocess.run(["bash", "tools/setup.sh", "mine"], cwd=project, env=bare, capture_output=True, check=True)
+    assert (project / "mine" / "letter.txt").exists() and (project / "mine" / ".medtune").exists()

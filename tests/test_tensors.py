@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import mlx.core as mx
@@ -73,3 +74,11 @@ def test_the_index_names_every_tensor_and_the_sum_of_their_bytes(tmp_path: Path)
         "metadata": {"total_size": 12},
         "weight_map": {"t1": "model-1.safetensors", "t2": "model-2.safetensors"},
     }
+
+
+@pytest.mark.parametrize("header", [b"[]", b'{"a": 5}', b'{"a": {"dtype": "F32", "shape": [1]}}', b'{"a": {}}'])
+def test_a_header_that_is_none_is_one_line(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(UserError, match="not a safetensors file; copy or download it again"):
+        Shard.open(path)

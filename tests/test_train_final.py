@@ -390,3 +390,54 @@ def test_a_half_finished_run_of_other_settings_is_not_gone_on_with(
     process.communicate(timeout=120)
     assert train(dataset, config, tmp_path / "run", "--set", "seed=5") == 1
     assert "unfinished run of other settings" in capsys.readouterr().err
+
+
+def _cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def test_a_base_model_that_was_cut_short_is_one_line(dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any):
+    model = shutil.copytree(dense_twin, tmp_path / "model")
+    _cut(model / "model.safetensors", -100)
+    assert train(dataset, settings_file(tmp_path / "train.yaml", model), tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert "model.safetensors: " in error and "download it again" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [0, 20, -100])
+def test_a_damaged_state_says_how_to_start_anew(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    from medtune import step
+
+    config, run = settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        honest = step.learning_rate
+        patch.setattr(step, "learning_rate", lambda c, n: float("nan") if n == 4 else honest(c, n))
+        assert train(dataset, config, run) == 1
+    _cut(run / "resume.safetensors", size)
+    capsys.readouterr()
+    assert train(dataset, config, run) == 1
+    error = capsys.readouterr().err
+    assert error == f"error: {run / 'resume.safetensors'}: damaged; remove it to start this run anew\n"
+    (run / "resume.safetensors").unlink()
+    assert train(dataset, config, run) == 0
+
+
+@pytest.mark.parametrize("change", ["lora.num_layers=9", "lora.keys=[q_proj,qq_proj]"])
+def test_the_plan_refuses_what_the_training_refuses_and_in_the_same_words(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, change: str
+):
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    said = []
+    for more in ((), ("--plan",)):
+        assert train(dataset, config, tmp_path / "run", "--set", change, *more) == 1
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and said[0].startswith("error: ")
+
+
+def test_a_run_folder_that_is_a_file_is_one_line(dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any):
+    (tmp_path / "run").touch()
+    assert train(dataset, settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run") == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'run'}") and error.count("\n") == 1

@@ -24,15 +24,22 @@ find_python() {
   uv python find --no-python-downloads '>=3.11' 2>/dev/null
 }
 
-if ! { [ -x "$venv/bin/python" ] && recent "$venv/bin/python"; }; then
+# Debian leaves an environment without pip where python3-venv is missing; without its Python it is as good as none.
+whole() {
+  [ -x "$venv/bin/python" ] && recent "$venv/bin/python" || return 1
+  command -v uv >/dev/null || "$venv/bin/python" -c 'import pip' 2>/dev/null
+}
+
+if ! whole; then
   if ! python=$(find_python); then
     echo "error: no Python 3.11 or newer found: install one (macOS: brew install python@3.12), then make setup" >&2
     exit 1
   fi
   echo "setup: $venv with $("$python" --version)"
+  anew=$([ ! -f "$venv/pyvenv.cfg" ] || echo yes)  # only what is an environment is ever emptied
   if command -v uv >/dev/null; then
     uv venv --quiet --allow-existing --python "$python" "$venv"
-  elif ! "$python" -m venv "$venv" >/dev/null; then
+  elif ! "$python" -m venv ${anew:+--clear} "$venv" >/dev/null; then
     echo "error: $python cannot make a virtual environment: install its venv module (Debian: python3-venv)" >&2
     exit 1
   fi

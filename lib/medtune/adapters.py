@@ -20,9 +20,11 @@ from medtune import files
 from medtune.anatomy import Anatomy
 from medtune.arrays import flat
 from medtune.errors import UserError, raise_all
+from medtune.i18n import tr
 from medtune.runlog import CONFIG as CONFIG
 from medtune.runlog import WEIGHTS as WEIGHTS
 from medtune.schemas import Lora
+from medtune.tensors import Shard
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)
@@ -85,27 +87,14 @@ def target_names(model: nn.Module, lora: Lora) -> list[str]:
     """
     anatomy = Anatomy.of(model)
     depth = len(anatomy.layers)
-    count = depth if lora.num_layers == -1 else lora.num_layers
-    if count > depth:
-        raise UserError(
-            f"lora.num_layers: {count}, but the model has {depth} decoder layers; set it to at most {depth}"
-        )
     modules = {name: module for name, module in model.named_modules() if isinstance(module, LINEAR + SWITCH)}
-    prefixes = [f"{anatomy.layers_path}.{index}." for index in range(depth - count, depth)]
-    inside = [name for name in modules if name.startswith(tuple(prefixes))]
-    chosen = [name for name in inside if any(_matches(name, key) for key in lora.keys)]
-    unmatched = [key for key in lora.keys if not any(_matches(name, key) for name in inside)]
-    available = sorted({name.split(".", 4)[-1] for name in inside})
-    raise_all([f"lora.keys: no module {key}; choose from {', '.join(available)}" for key in unmatched], "train.yaml")
+    prefixes = tuple(f"{anatomy.layers_path}.{index}." for index in range(lora.lowest(depth), depth))
+    chosen = lora.chosen([name for name in modules if name.startswith(prefixes)], depth)
     for asked, words in ((lora.vision, ("blocks",)), (lora.merger, ("merger", "deepstack_merger_list"))):
         if asked:
             vision = [name for name in modules if name.startswith("vision_tower.")]
             chosen += [name for name in vision if name.split(".")[1] in words]
     return chosen
-
-
-def _matches(name: str, key: str) -> bool:
-    return name == key or name.endswith("." + key)
 
 
 def attach(model: nn.Module, lora: Lora, names: list[str] | None = None) -> AdapterConfig:
@@ -141,11 +130,21 @@ def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfi
     return config
 
 
+def read_tensors(path: Path) -> dict[str, mx.array]:
+    """The tensors of an adapter file by full name; a UserError where it is missing or damaged."""
+    try:
+        Shard.open(path)  # MLX would find a short file only when it reads the tensors
+    except FileNotFoundError:
+        raise UserError(tr("{path}: no such adapter file; bring it back or train again", path=path)) from None
+    except UserError:
+        raise UserError(tr("{path}: damaged; bring it back or train again", path=path)) from None
+    stored: Any = mx.load(str(path))
+    return stored
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill attached adapters from a file that must hold exactly their tensors."""
-    if not path.exists():
-        raise UserError(f"{path}: no such adapter file")
-    stored: Any = mx.load(str(path))
+    stored = read_tensors(path)
     expected = flat(model.trainable_parameters())
     problems = [f"{name}: missing" for name in expected if name not in stored]
     problems += [f"{name}: no adapter there" for name in stored if name not in expected]

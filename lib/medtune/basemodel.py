@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.tensors import Shard
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -127,7 +128,8 @@ class Base:
     def weights_hash(self) -> str:
         """Hash of config and weights: each file's size, header and 64 spread samples of 1 MiB.
 
-        Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole.
+        Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole. A file that
+        was cut short is a UserError.
         """
         shards = sorted(self.path.glob("*.safetensors"))
         if not shards:
@@ -139,7 +141,7 @@ class Base:
         """The Jinja text of the conversation format, from wherever the model keeps it."""
         jinja = self.path / "chat_template.jinja"
         if jinja.exists():
-            return jinja.read_text(encoding="utf-8")
+            return files.read_text(jinja)
         for name in ("chat_template.json", "tokenizer_config.json"):
             if (self.path / name).exists():
                 template = files.read_json(self.path / name).get("chat_template")
@@ -192,6 +194,7 @@ class Base:
 def _sampled_hash(shard: Path) -> str:
     import hashlib
 
+    Shard.open(shard)  # whole, as far as its header tells: a download that broke off is said here, not by MLX
     size = shard.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     step = max(SAMPLE_BYTES, size // SAMPLES)

@@ -19,6 +19,8 @@ from medtune import adapters, files
 from medtune.arrays import flat, numbers, random_key, set_random_key
 from medtune.cluster import ALONE, Cluster
 from medtune.errors import UserError
+from medtune.i18n import tr
+from medtune.tensors import Shard
 
 RESUME = "resume.safetensors"
 
@@ -72,9 +74,7 @@ def load(
 def _read(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) -> Progress | None:
     if not path.exists():
         return None
-    loaded: Any = mx.load(str(path), return_metadata=True)
-    tensors, header = loaded
-    progress = Progress(**json.loads(header["progress"]))
+    tensors, progress = _stored(path)
     if progress.fingerprint != fingerprint:
         raise UserError(
             f"{path.parent}: holds an unfinished run of other settings or data; train into another folder "
@@ -87,6 +87,16 @@ def _read(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) 
     optimizer.state = tree_unflatten(state)
     set_random_key(numbers(tensors["random"]))
     return progress
+
+
+def _stored(path: Path) -> tuple[dict[str, mx.array], Progress]:
+    try:
+        Shard.open(path)  # MLX would find a short file only when it reads the tensors
+        loaded: Any = mx.load(str(path), return_metadata=True)
+        tensors, header = loaded
+        return tensors, Progress(**json.loads(header["progress"]))
+    except (UserError, KeyError, TypeError, json.JSONDecodeError):
+        raise UserError(tr("{path}: damaged; remove it to start this run anew", path=path)) from None
 
 
 def save_adapters(folder: Path, name: str, model: Any, config: adapters.AdapterConfig) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
 
 
 def parser(doc: str | None, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
@@ -30,20 +34,39 @@ def parser(doc: str | None, *, config: bool = True, required: bool = True) -> ar
 
 
 def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:
-    """Run a tool's main and return its exit code: 0, 1 for a UserError (one line), 130 for Ctrl-C."""
+    """Run a tool's main and return its exit code: 0, 130 for Ctrl-C, 1 with one line for what the person can fix.
+
+    That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
+    """
     try:
         main(argv)
     except AlreadyDone as done:
         print(done)
     except UserError as error:
-        sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
+    except OSError as error:
+        if said := _of_file(error):
+            return _fail(said)
+        raise
     except KeyboardInterrupt:
         sys.stdout.flush()
         print(tr("stopped"), file=sys.stderr)
         return 130
     return 0
+
+
+def _fail(said: str) -> int:
+    sys.stdout.flush()
+    print(f"error: {said}", file=sys.stderr)
+    return 1
+
+
+def _of_file(error: OSError) -> str:
+    """``PATH: reason``, of two files the target; "" where it is about no file: a bug, or a pipe that was closed."""
+    name = error.filename if error.filename2 is None else error.filename2
+    if isinstance(name, (str, bytes, os.PathLike)):
+        return f"{os.fsdecode(name)}: {error.strerror or error}"
+    return os.strerror(error.errno) if error.errno in FULL else ""
 
 
 def run(main: Callable[[list[str] | None], None]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,23 +16,25 @@ from medtune.errors import UserError, raise_all
 
 
 class Strict(BaseModel):
-    """Base of every schema: unknown keys and silent conversions are errors."""
+    """Base of every schema: unknown keys, silent conversions and floats that are no numbers are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which only true and false are booleans: our settings say on and off."""
+    """YAML in which only true and false are booleans, for our settings say on and off, and nothing is a date."""
 
 
+_UNWANTED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _UNWANTED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 Schema = TypeVar("Schema", bound=Strict)
 Path_ = tuple[str | int, ...]  # a key's place: ("lora", "rank")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # also where it is text to YAML: 5e-6
 
 
 def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Schema:
@@ -40,6 +43,7 @@ def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Sch
     origins: dict[Path_, str] = {place: f"line {line}" for place, line in lines.items()}
     for override in overrides:
         place = _apply(values, override)
+        origins = {key: origin for key, origin in origins.items() if key[: len(place)] != place}
         origins[place] = f"--set {override}"
     try:
         return schema.model_validate(values)
@@ -49,11 +53,20 @@ def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Sch
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
+    """The file's values, and the line (1-based) on which each key or item stands."""
+    node, values = _parsed(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
+    twice = [f"line {again}: {name}: stands on line {line} too; keep one" for name, line, again in _twice(node)]
+    raise_all(twice, str(path))
+    return values, dict(_lines(node, ()))
+
+
+def _parsed(path: Path) -> tuple[yaml.Node | None, Any]:
     text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
-        values = yaml.load(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file; see configs/ for the profiles") from None
     except OSError as error:
@@ -66,13 +79,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(f"{path}:{line}: not YAML: {error.reason}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(values).__name__}")
-    return values, dict(_lines(node, ()))
+    except ValueError as error:  # a value that looks like a number and is none: 0x_
+        raise UserError(f"{path}: not YAML: {error}") from None
 
 
-def _lines(node: yaml.Node | None, place: Path_) -> Iterable[tuple[Path_, int]]:
-    """Yield the line (1-based) on which each key or item stands."""
+def _lines(node: yaml.Node | None, place: Path_) -> Iterator[tuple[Path_, int]]:
+    """Yield each key's and item's place and line, in the order of the file."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield (*place, key.value), key.start_mark.line + 1
@@ -83,49 +95,69 @@ def _lines(node: yaml.Node | None, place: Path_) -> Iterable[tuple[Path_, int]]:
             yield from _lines(value, (*place, index))
 
 
+def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
+    """Yield (key, line, line again) where a mapping has a key twice: YAML would silently take the last."""
+    first: dict[Path_, int] = {}
+    twice: set[Path_] = set()
+    for place, line in _lines(node, ()):
+        if place not in first:
+            first[place] = line
+            continue
+        twice.add(place)
+        if place[:-1] not in twice:  # what is inside a key that stands twice is not said again
+            yield ".".join(map(str, place)), first[place], line
+
+
 def _apply(values: dict[str, Any], override: str) -> Path_:
-    """Set ``a.b=value`` in place, the value read as YAML, and return its place."""
+    """Set ``a.b=value`` in place, the value read as YAML, and return the place of what was replaced."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise UserError(f"--set {override}: write it as key=value or key.sub=value")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"--set {override}: the value is not YAML") from None
-    *parents, last = place = tuple(dotted.split("."))
-    for key in parents:
-        inner = values.get(key)
-        # a branch that is missing or a leaf: let the schema name the problem, at this override
-        values[key] = values = dict(inner) if isinstance(inner, dict) else {}
-    values[last] = value
-    return place
+    keys = dotted.split(".")
+    for depth, key in enumerate(keys[:-1], 1):
+        if not isinstance(values.get(key), dict):  # missing or a leaf: the schema names the problem, at this override
+            for inner in reversed(keys[depth:]):
+                value = {inner: value}
+            values[key] = value
+            return tuple(keys[:depth])
+        values[key] = values = dict(values[key])
+    values[keys[-1]] = value
+    return tuple(keys)
 
 
-def _problems(error: ValidationError, schema: type[Strict], origins: dict[Path_, str]) -> list[str]:
-    rows = []
-    for item in error.errors():
-        place = tuple(key for key in item["loc"] if not _is_union_tag(key, schema, origins))
-        name = ".".join(str(key) for key in place)
-        origin = next((origins[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origins), "")
-        rows.append((origin, f"{name}: {_sentence(item, place, schema)}"))
-    rows = list(dict.fromkeys(rows))
-    return [f"{origin}: {text}" if origin else text for origin, text in rows]
+@dataclass(frozen=True)
+class _Spot:
+    """Where a problem is: the key's place in the file, the branch of a union it is in, the valid keys beside it."""
+
+    place: Path_
+    branch: str
+    beside: list[str]
+
+    @classmethod
+    def of(cls, schema: type[BaseModel], loc: Path_) -> _Spot:
+        """Follow pydantic's ``loc``, which also has the names of branches, and [key] where a key itself is wrong."""
+        place: list[str | int] = []
+        beside: list[str] = []
+        branch, models = "", [schema]
+        for key in loc:
+            chosen = [model for model in models if _is_branch(model, key)] if len(models) > 1 else []
+            if chosen:
+                branch, models = str(key), chosen
+            elif key != "[key]":
+                place.append(key)
+                beside = [name for model in models for name in model.model_fields]
+                if fields := [field for model in models for name, field in model.model_fields.items() if name == key]:
+                    models = [inner for field in fields for inner in _models_in(field.annotation)]
+        return cls(tuple(place), branch, beside)
 
 
-def _is_union_tag(key: str | int, schema: type[Strict], origins: dict[Path_, str]) -> bool:
-    """Pydantic puts the name of a union's branch into the place; it is no key of the file."""
-    if isinstance(key, int):
-        return False
-    known = {part for place in origins for part in place} | _all_keys(schema)
-    return key not in known
-
-
-def _all_keys(schema: type[BaseModel]) -> set[str]:
-    keys = set(schema.model_fields)
-    for field in schema.model_fields.values():
-        for part in _models_in(field.annotation):
-            keys |= _all_keys(part)
-    return keys
+def _is_branch(model: type[BaseModel], key: str | int) -> bool:
+    """Whether ``key`` is what tells this model of a union from the others."""
+    return any(key in get_args(field.annotation) for field in model.model_fields.values())
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -134,35 +166,43 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
-def _sentence(item: Any, place: Path_, schema: type[Strict]) -> str:
+def _problems(error: ValidationError, schema: type[Strict], origins: dict[Path_, str]) -> list[str]:
+    rows = []
+    for item in error.errors():
+        spot = _Spot.of(schema, item["loc"])
+        place = spot.place
+        origin = next((origins[place[:n]] for n in range(len(place), 0, -1) if place[:n] in origins), "")
+        rows.append(": ".join(filter(None, (origin, ".".join(map(str, place)), _sentence(item, spot)))))
+    return list(dict.fromkeys(rows))
+
+
+def _sentence(item: Any, spot: _Spot) -> str:
     kind, value = item["type"], item["input"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _siblings(schema, place[:-1]), n=1, cutoff=0.5)
-        return "no such key" + (f"; did you mean {near[0]}?" if near else "")
+        return _no_such_key(spot)
     if kind == "missing":
         return "missing key"
-    if (
-        isinstance(value, str)
-        and kind in ("float_type", "int_type")
-        and re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", value)
-    ):
-        return f"'{value}' is text to YAML; write {_as_yaml_float(value)}"
-    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    return f"{shown}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    if kind in ("float_type", "int_type") and (number := _as_yaml(value, whole=kind == "int_type")):
+        return f"{value!r} is text to YAML; write {number}" if isinstance(value, str) else f"{value}: write {number}"
+    said = str(item["ctx"]["error"]) if kind == "value_error" else f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return f"{value!r}: {said}"
+    return said if kind == "value_error" else f"{type(value).__name__}: {said}"  # a rule about several keys names them
 
 
-def _as_yaml_float(text: str) -> str:
-    mantissa, _, exponent = text.lower().partition("e")
-    if "." not in mantissa and exponent:
-        mantissa += ".0"
-    return f"{mantissa}e{exponent if exponent.startswith(('-', '+')) else '+' + exponent}" if exponent else mantissa
+def _no_such_key(spot: _Spot) -> str:
+    near = difflib.get_close_matches(str(spot.place[-1]), spot.beside, n=1, cutoff=0.5)
+    said = f"{spot.branch} has no such key" if spot.branch else "no such key"
+    return said + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _siblings(schema: type[BaseModel], place: Path_) -> list[str]:
-    """Valid keys beside the one at ``place``."""
-    models = [schema]
-    for key in place:
-        if isinstance(key, str):
-            fields = [model.model_fields[key] for model in models if key in model.model_fields]
-            models = [inner for field in fields for inner in _models_in(field.annotation)]
-    return [key for model in models for key in model.model_fields]
+def _as_yaml(value: Any, whole: bool) -> str:
+    """How YAML and the schema take ``value`` for the number it is meant to be; "" where it is none."""
+    if not isinstance(value, (str, float)) or not NUMBER.fullmatch(str(value)):
+        return ""
+    if whole:
+        return str(int(float(value))) if float(value).is_integer() else ""
+    mantissa, _, exponent = str(value).lower().partition("e")
+    if not exponent:
+        return mantissa
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}e{'' if exponent[0] in '-+' else '+'}{exponent}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from medtune.adapters import WEIGHTS, AdapterConfig
+from medtune.adapters import WEIGHTS, AdapterConfig, read_tensors
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.matrices import Matrix
@@ -66,10 +66,8 @@ class Delta:
 
 def read(folder: Path, weights: str = WEIGHTS) -> list[Delta]:
     """The adapters of a portable folder, one for each adapted module."""
-    stored = mx.load(str(folder / weights))
-    assert isinstance(stored, dict)  # what a safetensors file gives
     config = AdapterConfig.read(folder)
-    return paired(stored, config.scale, config.dora, str(folder / weights))
+    return paired(read_tensors(folder / weights), config.scale, config.dora, str(folder / weights))
 
 
 def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) -> list[Delta]:

@@ -78,7 +78,7 @@ def probe() -> None:
 def _has(module: str, name: str) -> bool:
     try:
         return hasattr(importlib.import_module(module), name)
-    except ImportError:
+    except Exception:  # half installed, or beside a library of another version, it may fail with anything
         return False
 
 

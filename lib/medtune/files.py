@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
+from medtune.i18n import tr
 
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
@@ -48,32 +49,52 @@ def write_jsonl(path: Path, rows: Iterable[str]) -> None:
         file.writelines(row + "\n" for row in rows)
 
 
-def read_json(path: Path) -> Any:
-    """Read one JSON file; a missing or broken one is a UserError with its place."""
+def read_text(path: Path) -> str:
+    """Read UTF-8 text; a missing file, or one in another encoding, is a UserError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(tr("{path}: not UTF-8 (byte {byte}); bring it back", path=path, byte=error.start)) from None
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON file; a missing or broken one is a UserError with its place."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of a file this project wrote; a broken line is a UserError."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error.msg})") from None
+            if line.strip():
+                yield number, _object(line, f"{path}:{number}")
+
+
+def _object(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(tr("{place}: not UTF-8; bring the file back or write it again", place=place)) from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not JSON ({error.msg})") from None
+    if not isinstance(found, dict):
+        raise UserError(tr("{place}: not a JSON object; bring the file back or write it again", place=place))
+    return found
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex digest of a file's bytes; a UserError where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(tr("{path}: no such file; bring it back, or run again what writes it", path=path)) from None
 
 
 def differs(path: Path, digest: str) -> bool:

@@ -31,7 +31,7 @@ def home(override: str = "") -> Path | None:
         return chosen.resolve()
     person = Path.home().resolve()
     pointer = person / POINTER
-    pointed = pointer.read_text(encoding="utf-8").strip() if pointer.exists() else ""
+    pointed = _pointed(pointer) if pointer.exists() else ""
     places = [*([Path(pointed)] if pointed else []), person / ".cache" / "lm-studio", person / ".lmstudio"]
     return next((place for place in places if place.is_dir()), None)
 
@@ -42,13 +42,30 @@ def models_folder(override: str = "") -> Path | None:
     if found is None:
         return None
     settings = found / "settings.json"
-    try:
-        chosen = json.loads(settings.read_text(encoding="utf-8")).get("downloadsFolder") if settings.exists() else None
-    except json.JSONDecodeError as error:
+    chosen = _settings(settings).get("downloadsFolder") if settings.exists() else None
+    if not isinstance(chosen, (str, type(None))):
         raise UserError(
-            tr("{path}: not JSON ({error}); start LM Studio once", path=settings, error=error.msg)
-        ) from None
+            tr("{path}: downloadsFolder is no folder ({found!r}); choose the models folder in LM Studio again",
+               path=settings, found=chosen)
+        )  # fmt: skip
     return Path(chosen).expanduser() if chosen else found / "models"
+
+
+def _pointed(pointer: Path) -> str:
+    try:
+        return pointer.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise UserError(tr("{path}: not UTF-8; remove it and start LM Studio once", path=pointer)) from None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is not UTF-8
+        raise UserError(tr("{path}: not JSON ({error}); start LM Studio once", path=path, error=error)) from None
+    if not isinstance(found, dict):
+        raise UserError(tr("{path}: not LM Studio's settings; move it away and start LM Studio once", path=path))
+    return found
 
 
 def engine_python(folder: Path) -> Path | None:

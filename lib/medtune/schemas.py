@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from medtune import checks
 from medtune.config import Strict
+from medtune.errors import UserError, raise_all
+from medtune.i18n import tr
 from medtune.records import Dimension
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what each generator of random numbers takes
 Kebab = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$")]  # a folder name: lower case, no spaces
 
 
@@ -47,7 +51,7 @@ class DataConfig(Strict):
     max_image_edge: Annotated[int, Field(ge=32)]  # pixels; larger images are scaled down
     valid_fraction: Fraction  # of the records of each dimension
     test_fraction: Fraction
-    seed: int
+    seed: Seed
     privacy: Literal["off", "reject"]  # reject: records that hold an ID number, a telephone number ...
     dedup: Literal["off", "exact", "near"]
 
@@ -89,7 +93,7 @@ class Lora(Strict):
     alpha: Positive
     dropout: Fraction
     num_layers: int  # the last so many decoder layers; -1: all
-    keys: list[str]  # suffixes of module names, e.g. q_proj
+    keys: Annotated[list[str], Field(min_length=1)]  # suffixes of module names, e.g. q_proj
     rslora: bool = False
     dora: bool = False
     plus_ratio: Positive = 1.0  # LoRA+: learning rate of lora_b over that of lora_a
@@ -112,6 +116,28 @@ class Lora(Strict):
     def restless(self) -> list[str]:
         """The settings that change what is below the trained layers at every step, so that no cache can hold it."""
         return [name for name in ("neftune", "vision", "merger") if getattr(self, name)]
+
+    def chosen(self, modules: Sequence[str], depth: int) -> list[str]:
+        """Those of ``modules``, the full names in the chosen ones of ``depth`` decoder layers, that ``keys`` name.
+
+        A UserError where the model has fewer layers, or a key names no module.
+        """
+        if self.num_layers > depth:
+            raise UserError(
+                tr("lora.num_layers: {count}, but the model has {depth} decoder layers; set it to at most {depth}",
+                   count=self.num_layers, depth=depth)
+            )  # fmt: skip
+        named = {key: [name for name in modules if f".{name}".endswith(f".{key}")] for key in self.keys}
+        there = ", ".join(sorted({name.partition(".layers.")[2].partition(".")[2] for name in modules}))
+        raise_all(
+            [
+                tr("lora.keys: no module {key}; choose from {names}", key=key, names=there)
+                for key, found in named.items()
+                if not found
+            ],
+            "train.yaml",
+        )
+        return [name for name in modules if any(name in found for found in named.values())]
 
     def lowest(self, depth: int) -> int:
         """Index of the lowest of ``depth`` decoder layers that gets adapters."""
@@ -159,7 +185,7 @@ class TrainConfig(Strict):
     """train.yaml: dataset -> adapters."""
 
     base_model: str  # path, Hub id in the local cache or LM Studio key
-    seed: int
+    seed: Seed
     iters: Count  # optimizer steps
     batch_size: Count  # examples per step, over all machines
     grad_accumulation_steps: Count  # micro-batches a step is cut into: less memory, the same result
@@ -203,7 +229,7 @@ class EvalConfig(Strict):
     max_tokens: Count  # generated per answer
     batch_size: Count
     max_items: Count | None  # of the test split, drawn per dimension; null: all
-    seed: int
+    seed: Seed
     gate: Gate
 
 

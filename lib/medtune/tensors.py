@@ -74,17 +74,15 @@ class Shard:
     @classmethod
     def open(cls, path: Path) -> Shard:
         """Read the header; a file that is no safetensors file, or is cut short, is a UserError."""
-        length = 0
         try:
             with open(path, "rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(length)) if length <= LONGEST_HEADER else None
-        except (struct.error, UnicodeDecodeError, json.JSONDecodeError):
-            header = None
-        if not isinstance(header, dict):
-            raise UserError(tr("{path}: not a safetensors file; copy or download it again", path=path))
-        metadata = header.pop("__metadata__", None)
-        tensors = sorted((_tensor(path, 8 + length, *item) for item in header.items()), key=lambda t: t.offset)
+                header = json.loads(file.read(length if length <= LONGEST_HEADER else 0))
+            metadata = header.pop("__metadata__", None)
+            found = [_tensor(path, 8 + length, name, entry) for name, entry in header.items()]
+        except (struct.error, AttributeError, KeyError, TypeError, ValueError):  # no header, or not of this form
+            raise UserError(tr("{path}: not a safetensors file; copy or download it again", path=path)) from None
+        tensors = sorted(found, key=lambda tensor: tensor.offset)
         end = max((tensor.offset + tensor.nbytes for tensor in tensors), default=8 + length)
         if end != path.stat().st_size:
             raise UserError(

@@ -82,14 +82,11 @@ class Model:
     def targets(self) -> list[Weight]:
         """The weights that get an adapter."""
         lora, first = self.train.lora, self.train.lora.lowest(self.text.layers)
+        linear = [weight for weight in self.weights if weight.linear]
+        inside = [weight.name for weight in linear if weight.layer is not None and weight.layer >= first]
+        chosen = set(lora.chosen(inside, self.text.layers))
         below = {part for part, asked in (("vision", lora.vision), ("merger", lora.merger)) if asked}
-
-        def chosen(weight: Weight) -> bool:
-            if weight.layer is None:
-                return weight.part in below
-            return weight.layer >= first and any(weight.name.endswith(f".{key}") for key in lora.keys)
-
-        return [weight for weight in self.weights if weight.linear and chosen(weight)]
+        return [weight for weight in linear if weight.name in chosen or weight.part in below]
 
     @property
     def layer_targets(self) -> list[Weight]:
