@@ -85,6 +85,12 @@ def test_an_image_too_long_for_the_processor_is_rejected() -> None:
         upright_rgb(encoded(Image.new("RGB", (1000, 4))), 512)
 
 
+def test_an_image_that_is_too_long_only_once_it_is_scaled_is_rejected_too() -> None:
+    assert upright_rgb(encoded(Image.new("RGB", (10000, 51))), 10000).size == (10000, 51)
+    with pytest.raises(Rejected, match=r"10000 x 51 pixels, 256 x 1 where it is kept: longer than 200 times"):
+        upright_rgb(encoded(Image.new("RGB", (10000, 51))), 256)
+
+
 def test_the_same_pixels_are_one_file_whatever_their_format_and_name(tmp_path: Path) -> None:
     store = ImageStore(tmp_path / "out", 512)
     (tmp_path / "a.png").write_bytes(encoded(two_colours()))

@@ -311,3 +311,10 @@ def test_in_a_browser_the_page_draws_the_curves_and_the_figures(page: str, tmp_p
     assert "140 / 200" in dom and 'class="running"' in dom
     assert dom.count("<path") >= 2 + 3 + 3  # loss, dimensions, and the three small charts
     assert "0000100_adapters.safetensors" in dom
+
+
+def test_a_run_that_is_a_file_is_one_line_also_for_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").touch()
+    for way in ("--once", "--web"):
+        assert cli.call(monitor_training.main, [str(tmp_path / "run"), way, *(["--port", "0"] * (way == "--web"))]) == 1
+        assert "metrics.jsonl" in capsys.readouterr().err

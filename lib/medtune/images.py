@@ -21,7 +21,7 @@ from threading import get_ident
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medtune import files
 from medtune.drafts import Rejected
@@ -170,14 +170,16 @@ def upright_rgb(data: bytes, max_edge: int) -> Image.Image:
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             image = _rgb(opened)
+    except UnidentifiedImageError:
+        raise Rejected("image_broken", "of no format that is known") from None
     except BROKEN as error:
         raise Rejected("image_broken", f"{type(error).__name__}: {error}") from None
-    if max(image.size) > MAX_RATIO * min(image.size):
-        raise Rejected(
-            "image_broken", f"{image.width} x {image.height} pixels: longer than {MAX_RATIO} times its width"
-        )
+    width, height = image.size
     if max(image.size) > max_edge:
         image.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
+    if max(image.size) > MAX_RATIO * min(image.size):  # scaled: a narrow one may lose its last but one pixel
+        kept = f"{width} x {height} pixels, {image.width} x {image.height} where it is kept"
+        raise Rejected("image_broken", f"{kept}: longer than {MAX_RATIO} times its width")
     image.info.clear()  # Pillow would write a colour profile, and what it says of the device, back to the file
     return image
 

@@ -27,6 +27,7 @@ def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
     class Handler(_Handler):
         folder = run
 
+    observe(run, time.time())  # what cannot be read is said here, not to every request
     try:
         return ThreadingHTTPServer((HOST, port), Handler)
     except (OSError, OverflowError) as error:  # taken or forbidden; beyond 65535 or negative
