@@ -185,3 +185,4 @@ def test_an_imported_adapter_is_measured_deployed_and_reported(
     assert cli.call(make_report.main, [str(home), "--out", str(out), "--lang", "en"]) == 0
     text = (out / "REPORT.md").read_text(encoding="utf-8")
     assert "Accuracy" in text and "not measured" in text
+    assert "stale" not in text.lower(), "the files it came from are no files of the run"

@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)
     base = find(args.base)
-    inputs = {path.name: files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()}
+    inputs = {
+        f"source/{path.name}": files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()
+    }
     redo = tr("import into another folder, or remove {run}", run=args.out)
     with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
         engine.start()
