@@ -137,11 +137,16 @@ def test_a_contender_that_fails_is_one_line_naming_its_log(tmp_path: Path):
         runner.measure("cached", tmp_path)
 
 
-def test_a_second_job_replaces_the_first_in_its_folder(tmp_path: Path):
+def test_a_second_job_replaces_the_first_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     mix = Mix(train=4, valid=2, longest=60)
     for layers in (4, 5):
-        written = job.write(tmp_path, Size(layers, 128), mix, Work(epochs=1))
-        assert Job.read(tmp_path) == written and Dataset.open(written.data("all")).split("train")
+        written = job.write(Path("."), Size(layers, 128), mix, Work(epochs=1))
+        assert (
+            written.folder.is_absolute()
+            and Job.read(tmp_path) == written
+            and Dataset.open(written.data("all")).split("train")
+        )
 
 
 def test_a_width_that_does_not_divide_into_heads_is_refused(tmp_path: Path):
@@ -150,10 +155,12 @@ def test_a_width_that_does_not_divide_into_heads_is_refused(tmp_path: Path):
 
 @pytest.mark.slow
 def test_the_tool_measures_every_contender_and_writes_table_figure_and_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.chdir(tmp_path)
     size = ["--rows", "14", "--layers", "6", "--hidden", "128", "--epochs", "1", "--repeats", "1"]
-    assert cli.call(bench_training.main, ["--out", str(tmp_path), *size]) == 0
+    assert cli.call(bench_training.main, ["--out", "made", *size]) == 0
+    tmp_path = tmp_path / "made"  # as make calls it: a folder of the one it runs in
     found = json.loads((tmp_path / "bench.json").read_text())
     assert set(found["contenders"]) == set(contenders.ORDER)
     for figures_of in found["contenders"].values():

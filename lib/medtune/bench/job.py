@@ -156,6 +156,7 @@ class Job:
 
 def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
     """Write the job; needs MLX."""
+    folder = folder.resolve()  # mlx-vlm looks for an image beside its rows first
     base = find(str(model.write(folder / "model", size)))
     lengths, pictured = _write_data(folder, base, mix)
     job = Job(folder, size, mix, work, tuple(lengths), tuple(pictured))
