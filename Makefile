@@ -6,12 +6,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-# A run remembers the settings and the data it came from, so that its PROFILE need not be said again.
+# A run that has begun remembers the settings and the data it came from, so that its PROFILE need not be said again.
 given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
 RUN            := adapters_v2
 override RUN   := $(RUN:/=)
 ORIGIN         := $(RUN)/.origin
-came           := $(shell cat $(ORIGIN) 2>/dev/null)
+begun          := $(wildcard $(RUN)/metrics.jsonl $(RUN)/training.json)
+came           := $(if $(begun),$(shell cat $(ORIGIN) 2>/dev/null))
 
 VENV           := .venv
 PROFILE        := demo
@@ -50,6 +51,7 @@ report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) -
 ask      = $(if $(strip $(1)),ask)
 newer   := $(shell find data/raw/$(if $(filter configs/demo,$(CONFIGS)),demo,mine) -newer $(MANIFEST) 2>/dev/null | head -n 1)
 moved   := $(filter-out $(came),$(CONFIGS) $(DATA))
+gone    := $(if $(wildcard $(TRAINING)),$(if $(wildcard $(RUN)/adapters.safetensors),,gone))
 
 ifneq ($(strip $(SET)),)
 ifneq ($(filter-out $(SETTLED),$(or $(MAKECMDGOALS),help)),)
@@ -117,8 +119,8 @@ $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data))
 	$(prepare) $(call set,data)
 
 ifeq ($(imported),)
-$(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(call set,train)) | $(READY)
-	@[ -e $(ORIGIN) ] || { mkdir -p $(RUN); echo '$(CONFIGS) $(DATA)' > $(ORIGIN); }
+$(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call set,train)) | $(READY)
+	@[ -n "$(begun)" ] || { mkdir -p $(RUN); echo '$(CONFIGS) $(DATA)' > $(ORIGIN); }
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
 	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
 endif

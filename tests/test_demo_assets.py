@@ -17,9 +17,11 @@ from tokenizers import Tokenizer
 
 from medtune import basemodel, checks
 from medtune.chat import Chat
+from medtune.config import load
 from medtune.demo import blueprint, corpus, draws, eyesight, facts, phrases, pretraining, sheets, tokenizer, twin
 from medtune.generation import generate
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
+from medtune.schemas import DataConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "raw" / "demo"
@@ -108,6 +110,11 @@ def test_no_fact_belongs_to_both_worlds_and_each_world_has_every_kind() -> None:
             rng = random.Random(1)
             clusters.update(kind(rng, name).cluster for _ in range(300))
         assert found["demo"] and found["pretraining"] and not found["demo"] & found["pretraining"]
+
+
+def test_the_demos_settings_name_the_standards_its_facts_come_from() -> None:
+    source = load(DataConfig, ROOT / "configs/demo/data.yaml").sources[0]
+    assert set(source.standards) == {scale.standard for scale in facts.SCALES if scale.standard.startswith("WS/T")}
 
 
 def test_a_filled_template_knows_where_each_fact_stands() -> None:

@@ -166,7 +166,7 @@ def test_a_broken_file_of_weights_is_one_line(
 ) -> None:
     (run / adapters.WEIGHTS).write_bytes(b"cut short")
     assert _import(run, dense_twin, tmp_path / "in") == 1
-    assert "not readable" in capsys.readouterr().err
+    assert "not a safetensors file; copy or download it again" in capsys.readouterr().err
 
 
 def test_an_imported_adapter_is_measured_deployed_and_reported(

@@ -25,6 +25,7 @@ case $1 in
 esac
 case "$*" in *--plan*|*--cli*|*--rollback*|*--undeploy*) exit 0 ;; esac
 mkdir -p "$(dirname "$receipt")" && echo '{}' > "$receipt"
+case $1 in tools/train_final.py) touch "$out/adapters.safetensors" ;; esac
 """
 CHAIN = ["prepare_data", "train_final", "test_v2_model", "deploy_to_lmstudio", "make_report"]
 
@@ -165,10 +166,28 @@ def test_a_run_remembers_its_profile_until_another_is_named(project: Path) -> No
 def test_a_training_that_was_stopped_goes_on_with_its_own_profile(project: Path) -> None:
     python = project / ".venv/bin/python"
     works = python.read_text()
-    python.write_text(works.replace("case $1 in", "[ $1 = tools/train_final.py ] && exit 130\ncase $1 in"))
+    stop = "[ $1 = tools/train_final.py ] && touch $out/metrics.jsonl && exit 130\ncase $1 in"
+    python.write_text(works.replace("case $1 in", stop, 1))
     make(project, "train", "PROFILE=lora_2000", code=2)
     python.write_text(works)
     assert "configs/lora_2000/train.yaml" in make(project, "train")[0][-1]
+
+
+def test_a_training_that_was_refused_leaves_no_profile_behind(project: Path) -> None:
+    python = project / ".venv/bin/python"
+    works = python.read_text()
+    python.write_text(works.replace("case $1 in", "[ $1 = tools/train_final.py ] && exit 1\ncase $1 in", 1))
+    make(project, "train", "PROFILE=lora_2000", code=2)
+    python.write_text(works)
+    calls, _ = make(project, "all")
+    assert tools(calls) == CHAIN and all("lora_2000" not in call for call in calls)
+    assert "configs/demo/" in make(project, "chat")[0][-1], "and the run that began remembers its own"
+
+
+def test_a_run_without_its_adapters_is_not_called_trained(project: Path) -> None:
+    make(project, "all")
+    (project / "adapters_v2/adapters.safetensors").unlink()
+    assert tools(make(project, "all")[0])[0] == "train_final", "which says what is gone"
 
 
 def test_a_profile_that_does_not_exist_is_named_with_those_that_do(project: Path) -> None:

@@ -23,7 +23,7 @@ from medtune.basemodel import Base
 from medtune.deltas import Delta
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.tensors import Tensor, Weights
+from medtune.tensors import Shard, Tensor, Weights
 
 FILES = ("adapter_model.safetensors", "adapters.safetensors", "weights.safetensors")
 PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
@@ -57,10 +57,8 @@ def read(source: Path, scale: float | None = None) -> Foreign:
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
-    try:
-        stored: Any = mx.load(str(path))
-    except RuntimeError as error:
-        raise UserError(tr("{path}: not readable ({error}); copy the adapter again", path=path, error=error)) from None
+    Shard.open(path)  # says what is wrong with a file that is cut short or none
+    stored: Any = mx.load(str(path))
     found = _peft(source, config, stored) if "peft_type" in config else _mlx(source, config, stored)
     return found if scale is None else Foreign(found.layout, scale, found.dropout, found.dora, found.tensors)
 
