@@ -26,15 +26,15 @@ os.environ.update(
 for _name in ("HF_HUB_CACHE", "TRANSFORMERS_CACHE", "MEDTUNE_ALLOW_DOWNLOAD", "LC_ALL", "MAKEFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
-from medtune import engine  # noqa: E402
 from medtune.demo.twin import DEMO_MODEL, write_twin  # noqa: E402
+from medtune.model import runtime  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 
 
 with redirect_stdout(None):
-    ENGINE = engine.start()  # before any test module imports MLX, whether or not the header is shown
+    ENGINE = runtime.start()  # before any test module imports MLX, whether or not the header is shown
 
 
 def pytest_report_header() -> str:

@@ -8,7 +8,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_unflatten
 
-from medtune import adapters, basemodel, files
+from medtune import files
+from medtune.model import adapters
+from medtune.model import base as basemodel
 from medtune.receipt import Receipt
 from medtune.schemas import Lora
 

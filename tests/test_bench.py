@@ -13,16 +13,17 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.dataset import VisionDataset
 
-from medtune import cli, files, known, training
-from medtune.basemodel import find
+from medtune import cli, files, training
 from medtune.bench import chart, contenders, figures, job, model, runner
 from medtune.bench.job import Job, Work
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
 from medtune.bench.watch import Watch
-from medtune.chat import Chat
 from medtune.dataset import Dataset
 from medtune.errors import UserError
+from medtune.model import published
+from medtune.model.base import find
+from medtune.model.renderer import Chat
 from tools import bench_training
 
 SMALL = Size(layers=3, hidden=128)
@@ -82,7 +83,7 @@ def test_the_loss_curve_is_that_of_mlx_vlm_train_on_the_same_batches(made: Job, 
 def test_the_four_bit_model_is_that_of_the_published_shape(made: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tiny = files.read_json(made.model / "config.json")
     tiny["text_config"] |= {"vocab_size": tiny["vocab_size"] + 100, "num_hidden_layers": 2}
-    monkeypatch.setattr(known, "config", lambda name: tiny if name == "published" else None)
+    monkeypatch.setattr(published, "config", lambda name: tiny if name == "published" else None)
     folder = model.write(tmp_path / "published", Size(published="published"))
     base = find(str(folder))
     weights: dict[str, Any] = dict(tree_flatten(base.load().parameters()))

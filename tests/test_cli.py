@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from medtune import cli, engine, files
+from medtune import cli, files
 from medtune.errors import UserError
+from medtune.model import runtime
 from tests.workshop import write_dataset
 from tools import monitor_training, prepare_data
 
@@ -87,7 +88,7 @@ def test_a_library_that_fails_with_anything_while_it_is_imported_is_named_with_i
 
     monkeypatch.setattr(importlib, "import_module", broken)
     with pytest.raises(UserError, match=r"mlx_vlm\.utils\.load_model.*'mlx-vlm==") as error:
-        engine.probe()
+        runtime.probe()
     assert "\n" not in str(error.value)
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from medtune import cpu
+from medtune.model import cpu
 
 SCALE = 0.25
 VISIBLE = mx.random.uniform(shape=(2, 1, 300, 300), key=mx.random.key(4)) > 0.5

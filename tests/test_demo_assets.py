@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from medtune import basemodel, checks
-from medtune.chat import Chat
+from medtune import checks
 from medtune.config import load
 from medtune.demo import blueprint, corpus, draws, eyesight, facts, phrases, pretraining, sheets, tokenizer, twin
-from medtune.generation import generate
+from medtune.model import base as basemodel
+from medtune.model.generation import generate
+from medtune.model.renderer import Chat
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
 from medtune.schemas import DataConfig
 

@@ -15,13 +15,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import adapters, basemodel, cli, export, files, proof
+from medtune import cli, export, files, proof
 from medtune.chatserver import Server, with_images
 from medtune.demo.twin import write_twin
+from medtune.model import adapters
+from medtune.model import base as basemodel
+from medtune.model.tensors import Shard
 from medtune.proof import Verdict, canaries, l3_served, references, stack
 from medtune.proof.behaviour import kl
 from medtune.receipt import Receipt
-from medtune.tensors import Shard
 from tests.deployed import write_run
 from tools import deploy_to_lmstudio
 

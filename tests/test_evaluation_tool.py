@@ -108,9 +108,9 @@ def test_both_models_answer_every_item_and_the_receipt_says_what_was_measured(
 
 
 def test_adapters_change_answers_and_scaling_them_to_zero_gives_the_base_model(place: Path, dense_twin: Path) -> None:
-    from medtune import basemodel
-    from medtune.chat import Chat
-    from medtune.generation import generate
+    from medtune.model import base as basemodel
+    from medtune.model.generation import generate
+    from medtune.model.renderer import Chat
     from medtune.records import Message
 
     assert evaluate(place) == 0
@@ -353,10 +353,10 @@ def drawn(edge: int, mode: str = "RGB") -> Image.Image:
 def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, dense_twin: Path
 ) -> None:
-    from medtune import basemodel
-    from medtune.chat import Chat
     from medtune.dialogue import Dialogue
     from medtune.images import ImageStore, Picture
+    from medtune.model import base as basemodel
+    from medtune.model.renderer import Chat
 
     path = place / {"turned": "photo.jpg", "transparent": "scan.png", "large": "film.png"}[kind]
     exif = Image.Exif()
@@ -383,8 +383,8 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
 
 
 def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Path, dense_twin: Path) -> None:
-    from medtune import basemodel
-    from medtune.chat import Chat
+    from medtune.model import base as basemodel
+    from medtune.model.renderer import Chat
 
     drawn(320).save(place / "film.png")
     chat = Chat.of_run(basemodel.find(str(dense_twin)), place / "run")  # whose data set is not under this folder
@@ -475,8 +475,8 @@ def test_a_conversation_goes_on_after_an_image_nobody_can_see(
 def test_an_image_that_went_away_before_the_question_is_one_line_and_the_question_was_not_asked(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from medtune import basemodel
     from medtune.dialogue import Dialogue
+    from medtune.model import base as basemodel
 
     image = place / "gone.png"
     drawn(64).save(image)
@@ -545,8 +545,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: p
 
 
 def test_a_conversation_remembers_turns_and_images(place: Path) -> None:
-    from medtune import basemodel
     from medtune.dialogue import Dialogue
+    from medtune.model import base as basemodel
 
     name = Receipt.read(place / "run/training.json").results["base_model"]["name"]
     talking = Dialogue(basemodel.find(name), place / "run", "", 4)

@@ -11,13 +11,14 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from medtune import adapters, cli, training
-from medtune.anatomy import Anatomy
-from medtune.basemodel import find
-from medtune.chat import Chat
+from medtune import cli, training
 from medtune.demo.twin import DEMO_MODEL
 from medtune.errors import UserError
-from medtune.generation import generate
+from medtune.model import adapters
+from medtune.model.architecture import Anatomy
+from medtune.model.base import find
+from medtune.model.generation import generate
+from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
 from medtune.records import Message
 from tests.workshop import settings_file, write_dataset

@@ -10,10 +10,11 @@ import mlx.core as mx
 import pytest
 from PIL import Image, ImageDraw
 
-from medtune import adapters, basemodel
-from medtune.chat import Chat, Example
 from medtune.errors import UserError
-from medtune.generation import Answer, decode, generate, stream
+from medtune.model import adapters
+from medtune.model import base as basemodel
+from medtune.model.generation import Answer, decode, generate, stream
+from medtune.model.renderer import Chat, Example
 from medtune.records import Message
 from medtune.schemas import Lora
 
@@ -145,7 +146,7 @@ def test_a_streamed_answer_is_the_same_text_in_pieces(loaded: tuple[Any, StopAt]
 def test_a_token_beyond_the_tokenizer_is_never_chosen(
     loaded: tuple[Any, StopAt], prompts: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medtune.anatomy import Anatomy
+    from medtune.model.architecture import Anatomy
 
     model, chat = loaded
     logits: Callable[..., mx.array] = Anatomy.logits

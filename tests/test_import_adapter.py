@@ -10,7 +10,9 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from medtune import adapters, basemodel, cli, files
+from medtune import cli, files
+from medtune.model import adapters
+from medtune.model import base as basemodel
 from tests.deployed import write_run
 from tests.workshop import write_dataset
 from tools import deploy_to_lmstudio, import_adapter, make_report, test_v2_model

@@ -13,13 +13,15 @@ import pytest
 from rich.console import Console
 from workshop import settings_file, write_dataset
 
-from medtune import basemodel, config, files, known, planner
-from medtune.anatomy import Anatomy
-from medtune.chat import Chat
+from medtune import config, files, planner
 from medtune.cluster import ALONE
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
+from medtune.model import base as basemodel
+from medtune.model import published
+from medtune.model.architecture import Anatomy
+from medtune.model.renderer import Chat
 from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
 from medtune.planner.shapes import PARTS
@@ -58,9 +60,9 @@ def sizes(model: Any) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("name", known.names())
+@pytest.mark.parametrize("name", published.names())
 def test_the_built_in_models_have_the_parameters_of_mlx_vlms_classes_module_by_module(name: str) -> None:
-    shape = known.config(name)
+    shape = published.config(name)
     assert shape is not None
     assert {weight.name: weight.size for weight in Model(shape, settings(), GPU).weights} == sizes(instance(shape))
 
@@ -108,7 +110,7 @@ def test_a_model_of_another_family_is_refused_by_name() -> None:
     ],
 )
 def test_the_built_in_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
-    assert sum(weight.size for weight in Model(known.config(name) or {}, settings(), GPU).weights) == parameters
+    assert sum(weight.size for weight in Model(published.config(name) or {}, settings(), GPU).weights) == parameters
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])
@@ -150,7 +152,7 @@ LORAS = [
 @pytest.mark.parametrize("overrides", LORAS)
 @pytest.mark.parametrize("moe", [False, True])
 def test_the_trainable_parameters_are_those_of_the_attached_adapters(moe: bool, overrides: tuple[str, ...]) -> None:
-    from medtune import adapters
+    from medtune.model import adapters
 
     if not moe and "mlp.gate" in "".join(overrides):
         overrides = ("lora.keys=[q_proj]",)
@@ -164,7 +166,7 @@ def test_the_trainable_parameters_are_those_of_the_attached_adapters(moe: bool, 
 
 def twin_config(moe: bool) -> dict[str, Any]:
     """A model large enough that arithmetic, not overhead, decides its memory; small enough for two cores."""
-    shape = known.config("Qwen3-VL-30B-A3B-Instruct" if moe else "Qwen3-VL-2B-Instruct")
+    shape = published.config("Qwen3-VL-30B-A3B-Instruct" if moe else "Qwen3-VL-2B-Instruct")
     assert shape is not None
     head = 32
     shape["text_config"] |= {
@@ -205,8 +207,8 @@ def peak_of_a_step(shape: dict[str, Any], train: TrainConfig, length: int) -> in
     """MLX's peak memory over two optimizer steps on stored activations, the trunk's weights dropped."""
     import mlx.core as mx
 
-    from medtune import adapters
-    from medtune.anatomy import Anatomy
+    from medtune.model import adapters
+    from medtune.model.architecture import Anatomy
     from medtune.step import Step
 
     gc.collect()
@@ -278,7 +280,8 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
-    from medtune import batches, cpu, objective, trunk
+    from medtune import batches, objective, trunk
+    from medtune.model import cpu
     from medtune.planner import load, memory
 
     assert load.BUCKET == batches.BUCKET

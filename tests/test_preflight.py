@@ -10,14 +10,15 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from medtune import adapters, cli, preflight, training
-from medtune.anatomy import Activations, Anatomy
-from medtune.basemodel import find
-from medtune.chat import Chat
+from medtune import cli, preflight, training
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.lessons import Lesson
+from medtune.model import adapters
+from medtune.model.architecture import Activations, Anatomy
+from medtune.model.base import find
+from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
 from medtune.step import Step
 from medtune.trunk import Trunk

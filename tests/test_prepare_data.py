@@ -13,11 +13,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtune import basemodel, cli, counting
-from medtune.chat import Chat
+from medtune import cli, counting
 from medtune.dataset import Dataset
 from medtune.drafts import Rejected
 from medtune.errors import UserError
+from medtune.model import base
+from medtune.model.renderer import Chat
 from medtune.records import SPLITS, Record
 from medtune.rejections import rejections
 from tools import prepare_data
@@ -210,7 +211,7 @@ def test_the_manifest_counts_what_the_trainer_will_see(bench: Bench, demo_model:
     bench.write("a.jsonl", rows)
     assert bench.run() == 0
     dataset = Dataset.open(bench.out)
-    results, chat = dataset.manifest.results, Chat(basemodel.find(str(demo_model)))
+    results, chat = dataset.manifest.results, Chat(base.find(str(demo_model)))
     for name in SPLITS:
         examples = [chat.encode(record, dataset.root) for record in dataset.split(name)]
         part = results["splits"][name]
@@ -229,7 +230,7 @@ def test_the_manifest_counts_what_the_trainer_will_see(bench: Bench, demo_model:
         "vision desirable": 1,
     }
     assert results["histogram"]["edges"][-2] <= results["max_tokens"] < results["histogram"]["edges"][-1]
-    assert results["tokenizer"]["hash"] == basemodel.find(str(demo_model)).tokenizer_hash
+    assert results["tokenizer"]["hash"] == base.find(str(demo_model)).tokenizer_hash
     assert set(dataset.manifest.outputs) == {"train.jsonl", "valid.jsonl", "test.jsonl"}
 
 

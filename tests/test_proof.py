@@ -14,12 +14,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import basemodel, deltas, doctor, files, folder, fuse, lmstudio, proof, templates
+from medtune import deltas, doctor, files, folder, fuse, lmstudio, proof, templates
 from medtune.chatserver import Server
 from medtune.demo.twin import write_twin
+from medtune.model import base as basemodel
+from medtune.model.tensors import INDEX, Weights
 from medtune.proof import Subject, behaviour, canaries, l0_lint, l0_weights, l3_served, references, stack
 from medtune.proof.references import Reference, References
-from medtune.tensors import INDEX, Weights
 from tests.deployed import ATTENTION, write_run
 
 SYSTEM = "你是一位医生。"

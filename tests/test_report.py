@@ -116,11 +116,11 @@ def test_the_same_receipts_give_the_same_bytes(run: Path, real_figures: None) ->
 def test_the_python_it_prints_runs_as_it_stands(
     tmp_path: Path, dense_twin: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from medtune import adapters, basemodel
+    from medtune.model import adapters, base
     from medtune.schemas import Lora
 
     run = fakerun.write_run(tmp_path, "manifest", "training")
-    model = basemodel.find(str(dense_twin)).load()
+    model = base.find(str(dense_twin)).load()
     lora = Lora(rank=2, alpha=4, dropout=0.0, num_layers=1, keys=["q_proj"])
     config = adapters.attach(model, lora).to_json()
     (run / adapters.CONFIG).write_text(json.dumps(config), encoding="utf-8")

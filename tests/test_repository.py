@@ -161,14 +161,6 @@ def test_git_holds_no_adapters_no_large_file_and_ignores_what_is_made() -> None:
     assert subprocess.run(["git", "check-ignore", "lib/medtune/cli.py"], cwd=ROOT, capture_output=True).returncode == 1
 
 
-def test_every_module_has_its_line_in_the_architecture() -> None:
-    table = (ROOT / "docs/ARCHITECTURE.md").read_text("utf-8").split("## Modules of")[1].split("\n## ")[0]
-    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
-    named = {name for row in rows for name in re.findall(r"`(\w+)/?`", row)}
-    modules = {path.stem for path in (ROOT / "lib/medtune").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert modules - {"__init__", "__pycache__", "texts"} == named
-
-
 def functions(tree: ast.AST) -> list[Any]:
     return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from medtune import basemodel, templates
+from medtune import templates
 from medtune.errors import UserError
+from medtune.model import base
 
 AWKWARD = "你是医生。\n'引号' \"双\" \\ 反斜杠 \\n {{ x }} {% y %} {# z #}\t😀"
 CONVERSATIONS: list[list[dict[str, Any]]] = [
@@ -36,7 +37,7 @@ process.stdout.write(JSON.stringify(cases.map(c =>
 def plain() -> str:
     from medtune.demo.twin import DEMO_MODEL
 
-    return basemodel.find(str(DEMO_MODEL)).chat_template
+    return base.find(str(DEMO_MODEL)).chat_template
 
 
 @pytest.mark.parametrize("prompt", ["你是一位医生。", AWKWARD])

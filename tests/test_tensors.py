@@ -11,7 +11,7 @@ import pytest
 
 from medtune import files
 from medtune.errors import UserError
-from medtune.tensors import INDEX, Entry, Shard, Weights, index_of, write_shard
+from medtune.model.tensors import INDEX, Entry, Shard, Weights, index_of, write_shard
 
 
 def _write(path: Path, **arrays: mx.array) -> Path:

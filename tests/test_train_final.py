@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from medtune import cli, cluster, files, training
-from medtune.adapters import WEIGHTS
-from medtune.basemodel import find
-from medtune.chat import Chat
+from medtune.model.adapters import WEIGHTS
+from medtune.model.base import find
+from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
@@ -75,7 +75,7 @@ def test_the_adapters_load_in_both_libraries_with_the_trainers_logits(dataset: P
     base = find(str(dense_twin))
     example = Chat(base).encode(training.Dataset.open(dataset).split("test")[0], dataset)
     tokens = mx.array(example.tokens)[None]
-    from medtune import adapters
+    from medtune.model import adapters
 
     ours = base.load()
     plain = ours(tokens).logits

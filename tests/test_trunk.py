@@ -11,15 +11,16 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
 
-from medtune import adapters, batches, files, training
-from medtune.anatomy import Activations, Anatomy
-from medtune.basemodel import Base, find
-from medtune.chat import Chat
+from medtune import batches, files, training
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.lessons import Lesson
+from medtune.model import adapters
+from medtune.model.architecture import Activations, Anatomy
+from medtune.model.base import Base, find
+from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
 from medtune.step import Step
 from medtune.trunk import Store, Trunk, example_key

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from medtune import ablation, cli, config, engine, files, receipt
+from medtune import ablation, cli, config, files, receipt
 from medtune.ablation import Ablation, AblationConfig
 from medtune.i18n import tr
+from medtune.model import runtime
 from medtune.predictions import FILE
 from medtune.schemas import EvalConfig, TrainConfig
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
         train=config.load(TrainConfig, args.config, args.set), evaluation=config.load(EvalConfig, args.eval)
     )
     made = Ablation(args.data, settings, args.out)
-    engine.start()
+    runtime.start()
     made.train()
     inputs = {f"{name}/training.json": files.sha256(args.out / name / "training.json") for name in made.arms}
     page = args.out / "ABLATION.md"

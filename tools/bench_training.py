@@ -12,12 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from medtune import cli, engine, files, receipt
+from medtune import cli, files, receipt
 from medtune.bench import chart, contenders, figures, job, runner, scaling, screen
 from medtune.bench.job import Work
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
 from medtune.i18n import tr
+from medtune.model import runtime
 
 REAL = "Qwen3-VL-30B-A3B-Instruct"  # whose shapes are used as well where there is an NVIDIA GPU
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=Size.layers, help="of the model (default: %(default)s)")
     parser.add_argument("--hidden", type=int, default=Size.hidden, help="width of the model (default: %(default)s)")
     args = parser.parse_args(argv)
-    engine.start()
+    runtime.start()
     size, mix, work = Size(args.layers, args.hidden), Mix(train=args.rows), Work(epochs=args.epochs)
     if args.scaling:
         scale(args.out, size, mix, work)

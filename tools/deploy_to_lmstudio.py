@@ -13,8 +13,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune import cli, config, engine, files, preset, receipt, transaction
+from medtune import cli, config, files, preset, receipt, transaction
 from medtune.i18n import tr
+from medtune.model import runtime
 from medtune.schemas import DeployConfig
 from medtune.transaction import Place
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.rollback or args.undeploy:
         take_back(args, settings)
         return
-    engine.start()
+    runtime.start()
     from medtune import deployment, export
     from medtune.finishedrun import Run
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medtune import cli, engine, files, receipt
-from medtune.basemodel import find
+from medtune import cli, files, receipt
 from medtune.config import Strict
 from medtune.i18n import tr
+from medtune.model import runtime
+from medtune.model.base import find
 from medtune.runlog import CONFIG, WEIGHTS
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     redo = tr("import into another folder, or remove {run}", run=args.out)
     with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
-        engine.start()
+        runtime.start()
         from medtune import foreign
 
         found = foreign.read(args.source, args.scale)

@@ -22,9 +22,9 @@ VOCABULARY = 1792
 def main(argv: list[str] | None = None) -> None:
     """Make the model's folder."""
     args = parse(argv)
-    from medtune import engine
+    from medtune.model import runtime
 
-    engine.start()
+    runtime.start()
     from medtune.demo import blueprint, card, corpus, pretraining, tokenizer, twin
 
     recipe = replace(pretraining.Recipe(), seed=args.seed)

@@ -14,12 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
-from medtune import basemodel, census, cli, counting, engine, files, images, summary
-from medtune.basemodel import Base
+from medtune import census, cli, counting, files, images, summary
 from medtune.config import load
 from medtune.dataset import MANIFEST
 from medtune.i18n import tr
 from medtune.images import ImageStore
+from medtune.model import base as basemodel
+from medtune.model import runtime
+from medtune.model.base import Base
 from medtune.preparation import Preparation
 from medtune.progress import progress
 from medtune.receipt import stage
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs["images"] = images.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
     with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
-        engine.start()
+        runtime.start()
         results, first = prepare(config, base, found, args.out)
         receipt.results = {
             "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},

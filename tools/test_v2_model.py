@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medtune import cli, config, engine, evaluation, files, receipt, review, scoreboard, scoring
+from medtune import cli, config, evaluation, files, receipt, review, scoreboard, scoring
 from medtune.contest import Contest
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import runtime
 from medtune.predictions import FILE, Predictions
 from medtune.runlog import WEIGHTS
 from medtune.schemas import EvalConfig
@@ -66,7 +67,7 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
         overrides=args.set,
         seeds={"evaluation": settings.seed},
     ) as done:
-        engine.start()
+        runtime.start()
         from medtune.answering import answer
 
         made = answer(contest.base, sides, items, store, settings)
@@ -76,7 +77,7 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
             "adapters": {"path": str(args.run), "hash": contest.hashes[WEIGHTS]},
             "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or contest.base.name)},
             "max_tokens": settings.max_tokens,
-            "dtype": str(engine.compute_dtype() or "as stored").removeprefix("mlx.core."),
+            "dtype": str(runtime.compute_dtype() or "as stored").removeprefix("mlx.core."),
             **evaluation.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),
             "tokens_per_sec": store.speed(items, sides),
         }
@@ -109,7 +110,7 @@ def ask_people(contest: Contest, settings: EvalConfig, args: argparse.Namespace)
 
 def talk(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
     """One question, or a conversation."""
-    engine.start()
+    runtime.start()
     from medtune import dialogue
 
     talking = dialogue.Dialogue(contest.base, args.run, contest.system_prompt, settings.max_tokens)

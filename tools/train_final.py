@@ -16,10 +16,11 @@ from typing import Any
 
 from rich import console
 
-from medtune import cli, cluster, config, engine, files, planner, receipt, runlog
-from medtune.basemodel import find
+from medtune import cli, cluster, config, files, planner, receipt, runlog
 from medtune.dataset import Dataset
 from medtune.i18n import tr
+from medtune.model import runtime
+from medtune.model.base import find
 from medtune.schemas import TrainConfig
 
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:
     """Train here, or be one machine of several when mlx.launch started this process."""
-    engine.start()
+    runtime.start()
     from medtune import training
 
     machines = cluster.Cluster.join()

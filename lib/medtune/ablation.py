@@ -12,12 +12,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from medtune import evaluation, files, receipt, runlog, scoring
-from medtune.basemodel import find
 from medtune.config import Strict
 from medtune.contest import Contest
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model.base import find
 from medtune.predictions import FILE, Predictions
 from medtune.receipt import AlreadyDone, Receipt
 from medtune.schemas import EvalConfig, TrainConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from medtune.chat import Example
+from medtune.model.renderer import Example
 
 WINDOW = 64  # batches that are sorted by length together
 BUCKET = 32  # lengths are padded to a multiple: few shapes, little padding

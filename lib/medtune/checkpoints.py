@@ -15,12 +15,13 @@ import mlx.core as mx
 import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
-from medtune import adapters, files
-from medtune.arrays import flat, numbers, random_key, set_random_key
+from medtune import files
 from medtune.cluster import ALONE, Cluster
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.tensors import Shard
+from medtune.model import adapters
+from medtune.model.arrays import flat, numbers, random_key, set_random_key
+from medtune.model.tensors import Shard
 
 RESUME = "resume.safetensors"
 

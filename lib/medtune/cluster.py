@@ -67,7 +67,7 @@ class Cluster:
             return flag
         import mlx.core as mx
 
-        from medtune.arrays import scalar
+        from medtune.model.arrays import scalar
 
         return scalar(self.sum(mx.array(float(flag)))) > 0
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune import engine
-from medtune.basemodel import Base
-from medtune.chat import Chat
+from medtune.model import runtime
+from medtune.model.base import Base
+from medtune.model.renderer import Chat
 from medtune.records import Record
 
 SHARED_WORK = 16 * 2**20  # bytes of sources from which on starting processes (some seconds each) pays
@@ -54,7 +54,7 @@ class _Worker:
     @classmethod
     def start(cls, base: Base, root: Path) -> None:
         with redirect_stdout(None):  # the tool has said with what it runs
-            engine.start()
+            runtime.start()
         cls.chat, cls.root = Chat(base), root
 
     @classmethod

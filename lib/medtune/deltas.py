@@ -11,10 +11,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from medtune.adapters import WEIGHTS, AdapterConfig, read_tensors
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.matrices import Matrix
+from medtune.model.adapters import WEIGHTS, AdapterConfig, read_tensors
 
 
 @dataclass(frozen=True)

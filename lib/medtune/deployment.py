@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from medtune import deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
-from medtune.adapters import WEIGHTS
 from medtune.errors import UserError
 from medtune.finishedrun import Run
 from medtune.i18n import tr
+from medtune.model.adapters import WEIGHTS
+from medtune.model.tensors import Weights
 from medtune.proof import Subject, Verdict, canaries, references
 from medtune.schemas import DeployConfig
-from medtune.tensors import Weights
 from medtune.transaction import Place
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe

@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtune.basemodel import Base
-from medtune.chat import Chat
 from medtune.errors import UserError
-from medtune.generation import stream
 from medtune.i18n import tr
-from medtune.loaded import Loaded
+from medtune.model.base import Base
+from medtune.model.generation import stream
+from medtune.model.renderer import Chat
+from medtune.model.tuned import Loaded
 from medtune.records import IMAGE_MARKER, Message
 
 

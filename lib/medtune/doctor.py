@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtune import files, folder, tensors
+from medtune import files, folder
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import tensors
 from medtune.proof import lint
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from medtune import files, folder, matrices, tensors
+from medtune import files, folder, matrices
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.matrices import Matrix
-from medtune.tensors import INDEX, Entry, Shard, Weights, write_shard
+from medtune.model import tensors
+from medtune.model.tensors import INDEX, Entry, Shard, Weights, write_shard
 
 SHARD = 4 * 2**30  # bytes of a file
 COPIED = (*folder.VERBATIM, folder.TEMPLATE, *folder.TEMPLATE_COPIES)

@@ -12,9 +12,9 @@ import mlx.core as mx
 import numpy as np
 
 from medtune import batches
-from medtune.anatomy import Activations
-from medtune.chat import Example
 from medtune.lessons import Lesson
+from medtune.model.architecture import Activations
+from medtune.model.renderer import Example
 from medtune.objective import Rows
 from medtune.records import DIMENSIONS
 from medtune.trunk import Store, Stored, Trunk, example_key

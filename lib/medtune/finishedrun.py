@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune import basemodel, files
-from medtune.adapters import WEIGHTS
-from medtune.basemodel import Base
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import base as basemodel
+from medtune.model.adapters import WEIGHTS
+from medtune.model.base import Base
 from medtune.receipt import Receipt
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune import files, tensors
-from medtune.basemodel import Base
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import tensors
+from medtune.model.base import Base
 
 REQUIRED = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
 VERBATIM = (

@@ -17,13 +17,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from medtune import adapters, deltas, files, matrices
-from medtune.adapters import AdapterConfig
-from medtune.basemodel import Base
+from medtune import deltas, files, matrices
 from medtune.deltas import Delta
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.tensors import Shard, Tensor, Weights
+from medtune.model import adapters
+from medtune.model.adapters import AdapterConfig
+from medtune.model.base import Base
+from medtune.model.tensors import Shard, Tensor, Weights
 
 FILES = ("adapter_model.safetensors", "adapters.safetensors", "weights.safetensors")
 PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed

@@ -16,8 +16,8 @@ from medtune.deltas import Delta
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.matrices import Form, Matrix
+from medtune.model.tensors import Entry, Shard, Tensor, Weights, write_shard
 from medtune.survival import Survival, Tally
-from medtune.tensors import Entry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
 GROUPS = (64, 32)  # group sizes for a matrix that was not packed before

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medtune.chat import Example
 from medtune.errors import UserError
+from medtune.model.renderer import Example
 from medtune.priorities import Priorities
 from medtune.records import Record
 from medtune.schemas import Objective

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from medtune import batches, lessons
-from medtune.basemodel import Base
-from medtune.chat import Chat, Example
 from medtune.cluster import Cluster
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.lessons import Lesson, Lessons
+from medtune.model.base import Base
+from medtune.model.renderer import Chat, Example
 from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
 from medtune.records import Record

@@ -14,7 +14,7 @@ import numpy as np
 
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.tensors import Entry, Tensor
+from medtune.model.tensors import Entry, Tensor
 
 BLOCK = 2**23  # numbers in a block: 32 MiB as float32
 CARRIERS: dict[str, tuple[Any, mx.Dtype]] = {  # safetensors' name: how numpy reads the bytes, what they are

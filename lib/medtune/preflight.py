@@ -19,13 +19,13 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.text import Text
 
-from medtune.arrays import random_key, scalar, set_random_key
-from medtune.chat import Chat
 from medtune.cluster import ALONE
 from medtune.errors import raise_all
 from medtune.feed import Feed
 from medtune.i18n import tr
 from medtune.lessons import Lesson
+from medtune.model.arrays import random_key, scalar, set_random_key
+from medtune.model.renderer import Chat
 from medtune.records import DIMENSIONS
 from medtune.step import Step, make_optimizer
 

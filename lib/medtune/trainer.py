@@ -11,14 +11,15 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from medtune import adapters, checkpoints, signals, validation
-from medtune.arrays import numbers, scalar
+from medtune import checkpoints, signals, validation
 from medtune.batches import Plan, by_length
 from medtune.checkpoints import Progress
 from medtune.cluster import STOP
 from medtune.errors import UserError
 from medtune.feed import Feed, MicroBatch, Size
 from medtune.i18n import tr
+from medtune.model import adapters
+from medtune.model.arrays import numbers, scalar
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
 from medtune.runlog import RunLog, settings_hash

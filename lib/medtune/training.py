@@ -12,10 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from medtune import adapters, batches, files, planner, preflight, trainer
-from medtune.anatomy import Anatomy
-from medtune.basemodel import Base
-from medtune.chat import Chat, Example
+from medtune import batches, files, planner, preflight, trainer
 from medtune.checkpoints import RESUME
 from medtune.cluster import ALONE, Cluster
 from medtune.dataset import Dataset
@@ -23,6 +20,10 @@ from medtune.errors import UserError
 from medtune.feed import Feed
 from medtune.i18n import tr
 from medtune.material import Material, gather
+from medtune.model import adapters
+from medtune.model.architecture import Anatomy
+from medtune.model.base import Base
+from medtune.model.renderer import Chat, Example
 from medtune.planner import Plan
 from medtune.progress import progress
 from medtune.schemas import TrainConfig

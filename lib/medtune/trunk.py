@@ -23,10 +23,10 @@ import mlx.core as mx
 import numpy as np
 
 from medtune import batches, files
-from medtune.anatomy import Activations, Anatomy
-from medtune.chat import Chat, Example
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model.architecture import Activations, Anatomy
+from medtune.model.renderer import Chat, Example
 
 PASS_TOKENS = 4096  # of one trunk batch
 PART_INDEX = "index.json"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from medtune.arrays import numbers
 from medtune.batches import by_length
 from medtune.feed import Feed
+from medtune.model.arrays import numbers
 from medtune.records import DIMENSIONS
 from medtune.schemas import TrainConfig
 from medtune.step import Step

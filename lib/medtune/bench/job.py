@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtune import files, receipt
-from medtune.basemodel import Base, find
 from medtune.bench import model, rows
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
 from medtune.counting import Count
+from medtune.model.base import Base, find
 from medtune.records import DIMENSIONS, IMAGE_MARKER, SPLITS, Record
 from medtune.schemas import DataConfig, TrainConfig
 
@@ -168,7 +168,7 @@ def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
 
 def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int]]:
     """All forms of the data set; returns the lengths of the train rows and the numbers of those with an image."""
-    from medtune.chat import Chat
+    from medtune.model.renderer import Chat
 
     chat = Chat(base)
     root = folder / FORMS["all"][0]
@@ -257,7 +257,8 @@ def _sums(counts: Sequence[Count]) -> dict[str, int]:
 def _write_adapters(job: Job, base: Base) -> None:
     import mlx.core as mx
 
-    from medtune import adapters, checkpoints
+    from medtune import checkpoints
+    from medtune.model import adapters
 
     mx.random.seed(job.work.seed)
     loaded: Any = base.load()

@@ -11,9 +11,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from medtune import files, known
+from medtune import files
 from medtune.demo import blueprint, twin
 from medtune.errors import UserError
+from medtune.model import published as known
 
 HEAD = 64  # width of an attention head; two of them share one of keys and values
 VISUAL_TOKENS = 256  # of one image at most: 512 x 512 pixels
@@ -28,7 +29,7 @@ class Size:
 
     layers: int = 12
     hidden: int = 384
-    published: str = ""  # name in ``medtune.known``, e.g. Qwen3-VL-30B-A3B-Instruct
+    published: str = ""  # name in ``medtune.model.published``, e.g. Qwen3-VL-30B-A3B-Instruct
 
 
 def write(folder: Path, size: Size, seed: int = 0) -> Path:

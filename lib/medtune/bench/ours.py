@@ -5,19 +5,21 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from medtune import engine, files
-from medtune.basemodel import find
+from medtune import files
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
 from medtune.dataset import Dataset
+from medtune.model import runtime
+from medtune.model.base import find
 
 
 def train(job: Job, watch: Watch, kind: Kind, cache: Literal["on", "off", "filled"]) -> None:
     """Train with the trunk cache: from an empty one (on), without (off), or with what an earlier run left (filled)."""
-    engine.start()
+    runtime.start()
     import mlx.core as mx
 
-    from medtune import adapters, training
+    from medtune import training
+    from medtune.model import adapters
 
     run, store = job.folder / "ours", job.folder / f"trunk-{kind}"
     for stale in (run, store)[: 1 if cache == "filled" else 2]:

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medtune import engine, files
+from medtune import files
 from medtune.bench import contenders
 from medtune.bench.job import Job
 from medtune.bench.watch import Watch
 from medtune.errors import UserError
+from medtune.model import runtime
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 def main(name: str, folder: str, result: str, started: str) -> None:
     """Load OpenBLAS before MLX, for whoever runs, and train."""
     watch = Watch(float(started))
-    engine.load_openblas()
+    runtime.load_openblas()
     contenders.get(name).run(Job.read(Path(folder)), watch)
     files.write_json(Path(result), watch.close())
 

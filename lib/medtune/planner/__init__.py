@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medtune import basemodel, known
 from medtune.errors import UserError
 from medtune.history import History
+from medtune.model import base, published
 from medtune.planner.load import Load
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.plan import Measured, Plan, plan
@@ -42,9 +42,9 @@ def measured(metrics: Path, train: TrainConfig) -> Measured | None:
 def model_config(name: str) -> dict[str, Any]:
     """config.json of the base model ``name``: from its folder where it is here, else built in."""
     try:
-        return basemodel.find(name).config
+        return base.find(name).config
     except UserError:
-        found = known.config(name)
+        found = published.config(name)
         if found is None:
             raise
         return found

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from medtune.i18n import tr
 
 if TYPE_CHECKING:
-    from medtune.basemodel import Base
     from medtune.deltas import Delta
+    from medtune.model.base import Base
     from medtune.proof.references import References
 
 

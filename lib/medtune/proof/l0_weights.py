@@ -8,9 +8,9 @@ from typing import Any
 from medtune import files, matrices
 from medtune.deltas import Delta
 from medtune.i18n import tr
+from medtune.model.tensors import Tensor, Weights
 from medtune.proof import Subject
 from medtune.survival import Survival, Tally
-from medtune.tensors import Tensor, Weights
 
 NAME = "weights"
 AFTER_COMMIT = False

@@ -15,7 +15,7 @@ from typing import Any
 from medtune import files, folder
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.tensors import INDEX, Shard
+from medtune.model.tensors import INDEX, Shard
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 

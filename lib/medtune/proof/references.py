@@ -14,9 +14,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from medtune import adapters
-from medtune.basemodel import Base
-from medtune.chat import Chat, Example
+from medtune.model import adapters
+from medtune.model.base import Base
+from medtune.model.renderer import Chat, Example
 from medtune.proof.canaries import Canary
 from medtune.records import IMAGE_MARKER, Message
 

@@ -17,14 +17,14 @@ from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
 
 from medtune import files
-from medtune.anatomy import Anatomy
-from medtune.arrays import flat
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
+from medtune.model.architecture import Anatomy
+from medtune.model.arrays import flat
+from medtune.model.tensors import Shard
 from medtune.runlog import CONFIG as CONFIG
 from medtune.runlog import WEIGHTS as WEIGHTS
 from medtune.schemas import Lora
-from medtune.tensors import Shard
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)

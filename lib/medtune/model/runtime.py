@@ -45,7 +45,7 @@ def start() -> str:
     probe()
     import mlx.core as mx
 
-    from medtune import cpu
+    from medtune.model import cpu
 
     cpu.install()
 

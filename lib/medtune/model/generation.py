@@ -20,8 +20,8 @@ import numpy as np
 from mlx_vlm.models.cache import KVCache
 
 from medtune import batches
-from medtune.anatomy import Activations, Anatomy
-from medtune.chat import Chat, Example
+from medtune.model.architecture import Activations, Anatomy
+from medtune.model.renderer import Chat, Example
 from medtune.trunk import Trunk
 
 Finish = Literal["stop", "length"]

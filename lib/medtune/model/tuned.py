@@ -9,8 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 
-from medtune import adapters
-from medtune.basemodel import Base
+from medtune.model import adapters
+from medtune.model.base import Base
 
 
 class Loaded:

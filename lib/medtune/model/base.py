@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.tensors import Shard
+from medtune.model.tensors import Shard
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -171,7 +171,7 @@ class Base:
 
     def load(self) -> nn.Module:
         """The model, lazily loaded, in inference mode, in the dtype this machine computes in."""
-        from medtune import engine
+        from medtune.model import runtime
 
         if self.sees:
             from mlx_vlm.utils import load_model
@@ -181,7 +181,7 @@ class Base:
             from mlx_lm.utils import load_model as load_text_model
 
             model, _ = load_text_model(self.path, lazy=True)
-        dtype = engine.compute_dtype()
+        dtype = runtime.compute_dtype()
         if dtype is not None:
             model.set_dtype(dtype)
         model.eval()

@@ -19,12 +19,12 @@ import numpy as np
 from jinja2 import TemplateError
 from PIL import Image
 
-from medtune.basemodel import Base
 from medtune.dataset import MANIFEST
 from medtune.drafts import Rejected
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, upright_rgb
+from medtune.model.base import Base
 from medtune.receipt import Receipt
 from medtune.records import IMAGE_MARKER, Message, Record
 
