@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from medtune.census import BINS, bin_edges, strictest
+from medtune.data.manifest import BINS, bin_edges, strictest
 
 
 @pytest.mark.parametrize("longest", [1, 11, 12, 499, 500, 512, 2047, 2048, 100_000])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medtune.drafts import Rejected
+from medtune.data.turns import Rejected
 from medtune.images import ImageStore, Picture, locate, state_hash, upright_rgb
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

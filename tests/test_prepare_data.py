@@ -13,14 +13,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from medtune import cli, counting
+from medtune import cli
+from medtune.data import counting
+from medtune.data.rejections import rejections
+from medtune.data.turns import Rejected
 from medtune.dataset import Dataset
-from medtune.drafts import Rejected
 from medtune.errors import UserError
 from medtune.model import base
 from medtune.model.renderer import Chat
 from medtune.records import SPLITS, Record
-from medtune.rejections import rejections
 from tools import prepare_data
 
 SETTINGS: dict[str, Any] = {
@@ -538,7 +539,9 @@ def test_several_processes_count_what_one_counts(bench: Bench, monkeypatch: pyte
 def test_a_stopped_run_leaves_no_manifest_and_no_loose_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.write("a.jsonl", [talk(n) for n in range(10)])
     assert bench.run() == 0
-    monkeypatch.setattr("medtune.preparation.Preparation.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "medtune.data.preparation.Preparation.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert bench.run("--set", "seed=9") == 130
     left = {path.name for path in bench.out.iterdir()}
     assert left == {"train.jsonl", "valid.jsonl", "test.jsonl", "rejected.jsonl", "images"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune.privacy import CHECK_DIGITS, SURNAMES, WEIGHTS, findings, id_checksum
+from medtune.data.privacy import CHECK_DIGITS, SURNAMES, WEIGHTS, findings, id_checksum
 
 
 @pytest.mark.parametrize(

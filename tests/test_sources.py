@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medtune import sources
+from medtune.data import sources
 from medtune.errors import UserError
 from medtune.schemas import Source
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from medtune.splits import Groups, assign
+from medtune.data.splits import Groups, assign
 
 FRACTIONS = {"test": 0.1, "valid": 0.2}
 

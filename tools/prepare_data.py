@@ -14,21 +14,22 @@ from typing import Any
 
 from rich.console import Console
 
-from medtune import census, cli, counting, files, images, summary
+from medtune import cli, files, images
 from medtune.config import load
+from medtune.data import counting, manifest, screen
+from medtune.data.preparation import Preparation
+from medtune.data.rejections import rejections
+from medtune.data.sources import SourceFile, open_sources
 from medtune.dataset import MANIFEST
 from medtune.i18n import tr
 from medtune.images import ImageStore
 from medtune.model import base as basemodel
 from medtune.model import runtime
 from medtune.model.base import Base
-from medtune.preparation import Preparation
 from medtune.progress import progress
 from medtune.receipt import stage
 from medtune.records import SPLITS
-from medtune.rejections import rejections
 from medtune.schemas import DataConfig, Source
-from medtune.sources import SourceFile, open_sources
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         }
         receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}
         receipt.inputs["images"] = images.state_hash(args.out, config.max_image_edge)
-    summary.show(receipt.results, first, Console())
+    screen.show(receipt.results, first, Console())
     print(args.out / MANIFEST)
 
 
@@ -82,7 +83,7 @@ def prepare(
             preparation.read(found, bar)
         assigned = preparation.assigned()
         store.close(preparation.write(out, assigned))
-    return census.census(preparation.entries, assigned, found, rejected), rejected.first
+    return manifest.census(preparation.entries, assigned, found, rejected), rejected.first
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medtune import files
-from medtune.drafts import Rejected
+from medtune.data.turns import Rejected
 
 FOLDER = "images"
 INDEX = ".index.jsonl"

@@ -12,14 +12,15 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from medtune import checks, files, sources
+from medtune import checks, files
+from medtune.data import sources
+from medtune.data.sources import Row
+from medtune.data.turns import Rejected
 from medtune.dataset import Dataset
-from medtune.drafts import Rejected
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.images import upright_rgb
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message, Record
-from medtune.sources import Row
 
 BENCH = "recommended.jsonl"
 

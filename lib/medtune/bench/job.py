@@ -21,7 +21,7 @@ from medtune import files, receipt
 from medtune.bench import model, rows
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
-from medtune.counting import Count
+from medtune.data.counting import Count
 from medtune.model.base import Base, find
 from medtune.records import DIMENSIONS, IMAGE_MARKER, SPLITS, Record
 from medtune.schemas import DataConfig, TrainConfig

@@ -19,8 +19,8 @@ import numpy as np
 from jinja2 import TemplateError
 from PIL import Image
 
+from medtune.data.turns import Rejected
 from medtune.dataset import MANIFEST
-from medtune.drafts import Rejected
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, upright_rgb

@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from medtune import assembly, counting, files, sources, splits
-from medtune.assembly import Pending
-from medtune.dedup import Repeats
-from medtune.drafts import Rejected
+from medtune import files
+from medtune.data import assembly, counting, sources, splits
+from medtune.data.assembly import Pending
+from medtune.data.dedup import Repeats
+from medtune.data.rejections import Rejections, sentence
+from medtune.data.sources import SourceFile
+from medtune.data.turns import Rejected
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.images import ImageStore
 from medtune.progress import Progress
 from medtune.records import SPLITS, Dimension, Record
-from medtune.rejections import Rejections, sentence
 from medtune.schemas import DataConfig
-from medtune.sources import SourceFile
 
 CHUNK = 1024  # rows taken through all steps together: enough for threads and processes to share
 

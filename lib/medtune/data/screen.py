@@ -9,10 +9,10 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
-from medtune import census
+from medtune.data import manifest
+from medtune.data.rejections import sentence
 from medtune.i18n import tr
 from medtune.records import DIMENSIONS, SPLITS
-from medtune.rejections import sentence
 
 
 def show(results: Mapping[str, Any], first: Mapping[str, str], console: Console) -> None:
@@ -24,7 +24,7 @@ def show(results: Mapping[str, Any], first: Mapping[str, str], console: Console)
         console.print(_rejected(results["rejected"]["reasons"], first))
     license = tr("license of the whole, the strictest of its sources: {license}", license=results["license"])
     console.print(license, highlight=False, soft_wrap=True)
-    for warning in census.warnings(results):
+    for warning in manifest.warnings(results):
         console.print(f"[yellow]{tr('warning')}[/yellow]: {warning}", highlight=False, soft_wrap=True)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medtune.data.preparation import Entry
+from medtune.data.rejections import Rejections
+from medtune.data.sources import SourceFile
 from medtune.i18n import tr
-from medtune.preparation import Entry
 from medtune.records import DIMENSIONS, SPLITS
-from medtune.rejections import Rejections
-from medtune.sources import SourceFile
 
 BINS = 12
 # From the freest to the strictest; what is not listed counts as stricter than all of them.

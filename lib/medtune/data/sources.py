@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from medtune import layouts
+from medtune.data import layouts
+from medtune.data.layouts import Layout
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.layouts import Layout
 from medtune.schemas import Source
 
 SUFFIXES = (".jsonl", ".json")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medtune import files
-from medtune.drafts import Rejected
+from medtune.data.turns import Rejected
 from medtune.i18n import tr
 
 

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from medtune.drafts import Draft, Rejected, has
+from medtune.data.turns import Draft, Rejected, has
 from medtune.records import Record
 
 NAME = "record"

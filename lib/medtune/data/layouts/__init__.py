@@ -1,7 +1,7 @@
 """Layouts of raw data: one file each, found by being here.
 
 A layout module has ``NAME``, ``KEYS`` (what its rows must have, for the message that says so), ``matches(row)`` and
-``convert(row)``, which yields one draft or more (see ``medtune.drafts``). A new layout is a new file; nothing else
+``convert(row)``, which yields one draft or more (see ``medtune.data.turns``). A new layout is a new file; nothing else
 changes.
 """
 
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol, cast
 
-from medtune.drafts import Draft
+from medtune.data.layouts import record
+from medtune.data.turns import Draft
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.layouts import record
 
 SAMPLE = 200  # rows a layout is recognised by
 SHARE = 0.95  # of them that must match
@@ -72,7 +72,7 @@ def detect(rows: Sequence[Any]) -> Layout:
     raise UserError(
         tr(
             "no known layout fits: its rows have {keys}; {hint}. Rename the keys, name the layout of this source in "
-            "data.yaml, or add a file to lib/medtune/layouts",
+            "data.yaml, or add a file to lib/medtune/data/layouts",
             keys=_keys_of(sample),
             hint=_hint(sample),
         )

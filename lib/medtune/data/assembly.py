@@ -10,13 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medtune import files, layouts, privacy, soundness
-from medtune.dedup import plain
-from medtune.drafts import Draft, Rejected
+from medtune import files
+from medtune.data import layouts, privacy, soundness
+from medtune.data.dedup import plain
+from medtune.data.sources import Row, SourceFile
+from medtune.data.turns import Draft, Rejected
 from medtune.images import Picture, Stored, locate
 from medtune.records import Message, Record
 from medtune.schemas import DataConfig
-from medtune.sources import Row, SourceFile
 
 HAN = re.compile(r"[㐀-鿿]")
 # Links that hold records together in one split; the first of them in this order names the group.

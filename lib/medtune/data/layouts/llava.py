@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, compose, has, images_of, system_of, turns
+from medtune.data.turns import Draft, compose, has, images_of, system_of, turns
 
 NAME = "llava"
 KEYS = ("id", "image", "conversations")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from medtune.drafts import Rejected
+from medtune.data.turns import Rejected
 from medtune.records import IMAGE_MARKER, Message, Record
 
 

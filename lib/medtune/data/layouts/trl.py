@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.drafts import Draft, Turn, answered, has, identified, images_of, system_of, turn, turns
+from medtune.data.turns import Draft, Turn, answered, has, identified, images_of, system_of, turn, turns
 
 NAME = "trl"
 KEYS = ("prompt", "completion")

@@ -1,0 +1,1 @@
+"""Raw files -> a data set: every row read, checked, split and counted."""
