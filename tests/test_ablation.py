@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medtune import ablation, cli, training
+from medtune import ablation, cli
 from medtune.receipt import Receipt
+from medtune.training import job
 from tests.test_evaluation_tool import EVAL
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import ablate_objective
@@ -18,7 +19,7 @@ from tools import ablate_objective
 @pytest.fixture
 def place(dense_twin: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data and settings."""
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
     write_dataset(tmp_path, dense_twin)
     settings_file(tmp_path / "train.yaml", dense_twin)
     shutil.copytree(root / "data/bench", tmp_path / "bench")
@@ -47,21 +48,21 @@ def test_both_runs_share_everything_but_the_penalty_term_and_the_trunk_runs_once
 
 def test_a_second_call_trains_and_asks_nothing(place: Path, monkeypatch: pytest.MonkeyPatch):
     assert ablate(place) == 0
-    monkeypatch.setattr(training, "assemble", None)
+    monkeypatch.setattr(job, "assemble", None)
     assert ablate(place) == 0
 
 
 def test_a_killed_ablation_goes_on_with_the_run_that_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch):
-    assemble = training.assemble
+    assemble = job.assemble
     trained: list[str] = []
 
-    def once(dataset: object, base: object, settings: object, run: Path) -> training.Job:
+    def once(dataset: object, base: object, settings: object, run: Path) -> job.Job:
         trained.append(run.name)
         if trained == ["without", "with"]:
             raise KeyboardInterrupt
         return assemble(dataset, base, settings, run)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "assemble", once)
+    monkeypatch.setattr(job, "assemble", once)
     assert ablate(place) == 130
     assert ablate(place) == 0
     assert trained == ["without", "with", "with"]

@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.dataset import VisionDataset
 
-from medtune import cli, files, training
+from medtune import cli, files
 from medtune.bench import chart, contenders, figures, job, model, runner
 from medtune.bench.job import Job, Work
 from medtune.bench.model import Size
@@ -24,6 +24,7 @@ from medtune.errors import UserError
 from medtune.model import published
 from medtune.model.base import find
 from medtune.model.renderer import Chat
+from medtune.training import job as training
 from tools import bench_training
 
 SMALL = Size(layers=3, hidden=128)

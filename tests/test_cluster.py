@@ -14,9 +14,9 @@ import mlx.core as mx
 import pytest
 
 from medtune import files
-from medtune.batches import plan
-from medtune.cluster import Cluster
 from medtune.receipt import Receipt
+from medtune.training.cluster import Cluster
+from medtune.training.sampler import plan
 from tests.workshop import settings_file, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from medtune import cli, training
+from medtune import cli
 from medtune.demo.twin import DEMO_MODEL
 from medtune.errors import UserError
 from medtune.model import adapters
@@ -21,6 +21,7 @@ from medtune.model.generation import generate
 from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
 from medtune.records import Message
+from medtune.training import job
 from tests.workshop import settings_file, write_dataset
 from tools import train_final
 
@@ -93,7 +94,7 @@ def write_family(folder: Path, kind: str) -> Path:
 def test_other_families_learn_the_same_with_and_without_the_cache(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
     model = write_family(tmp_path / "model", kind)
     dataset = write_dataset(tmp_path, model, images=kind in VISION)
     config = settings_file(tmp_path / "train.yaml", model, select={"by": "last", "patience": None})
@@ -112,7 +113,7 @@ def test_other_families_learn_the_same_with_and_without_the_cache(
 def test_adapters_of_a_text_model_load_in_mlx_lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import mlx_lm
 
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
     model = write_family(tmp_path / "model", "qwen3")
     dataset = write_dataset(tmp_path, model, images=False)
     config = settings_file(tmp_path / "train.yaml", model)

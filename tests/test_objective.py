@@ -7,10 +7,10 @@ import math
 import mlx.core as mx
 import pytest
 
-from medtune import objective
-from medtune.objective import Rows
-from medtune.priorities import priorities
 from medtune.schemas import Objective
+from medtune.training import loss as objective
+from medtune.training.loss import Rows
+from medtune.training.priorities import priorities
 from tests.workshop import SETTINGS
 
 LOGITS = mx.array([[1.0, 0.0, -1.0]])

@@ -14,7 +14,6 @@ from rich.console import Console
 from workshop import settings_file, write_dataset
 
 from medtune import config, files, planner
-from medtune.cluster import ALONE
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
@@ -26,8 +25,9 @@ from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
 from medtune.planner.shapes import PARTS
 from medtune.planner.subject import CPU, GPU, Model
-from medtune.runlog import settings_hash
 from medtune.schemas import TrainConfig
+from medtune.training.cluster import ALONE
+from medtune.training.runlog import settings_hash
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -209,7 +209,7 @@ def peak_of_a_step(shape: dict[str, Any], train: TrainConfig, length: int) -> in
 
     from medtune.model import adapters
     from medtune.model.architecture import Anatomy
-    from medtune.step import Step
+    from medtune.training.step import Step
 
     gc.collect()
     mx.clear_cache()
@@ -235,8 +235,8 @@ def micro_batch(size: int, length: int, hidden: int) -> Any:
     """Random activations of which a quarter of the rows is supervised."""
     import mlx.core as mx
 
-    from medtune.feed import MicroBatch, Size
-    from medtune.objective import Rows
+    from medtune.training.dataloader import MicroBatch, Size
+    from medtune.training.loss import Rows
 
     count = size * length // 4
     rows: dict[str, mx.array] = dict.fromkeys(Rows._fields, mx.zeros(count, mx.int32))
@@ -256,9 +256,10 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 ) -> None:
     import mlx.core as mx
 
-    from medtune import material, training
+    from medtune.training import examples as material
+    from medtune.training import job
 
-    monkeypatch.setattr(training, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "cache")
     folder = write_twin(tmp_path / "twin", moe=moe, layers=6, hidden=256)
     data = Dataset.open(write_dataset(tmp_path, folder))
     train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
@@ -266,32 +267,32 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     chat = Chat(base)
     found = material.gather(data, chat, train)
     examples = found.examples(found.share([], ALONE))
-    store = training.open_store(base, Anatomy.of(base.load()), 4)
+    store = job.open_store(base, Anatomy.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
     foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    training.fill_store(store, base, chat, 4, group, examples)
+    job.fill_store(store, base, chat, 4, group, examples)
     measured = mx.get_peak_memory() - before
     print(f"foreseen {foreseen / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB: {foreseen / measured - 1:+.1%}")
     assert abs(foreseen / measured - 1) < 0.15
 
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
-    from medtune import batches, objective, trunk
     from medtune.model import cpu
     from medtune.planner import load, memory
+    from medtune.training import loss, sampler, trunk
 
-    assert load.BUCKET == batches.BUCKET
+    assert load.BUCKET == sampler.BUCKET
     assert CPU.block == cpu.BLOCK
-    assert memory.CHUNK == objective.CHUNK
+    assert memory.CHUNK == loss.CHUNK
     assert memory.PASS_TOKENS == trunk.PASS_TOKENS
 
 
 def test_the_cache_takes_the_bytes_the_store_would_write() -> None:
-    from medtune.trunk import Layout
+    from medtune.training.trunk import Layout
 
     plan = planned("lora_2000")
     layout = Layout(hidden=2048, dtype="uint16", mlx_dtype="bfloat16", levels=0)

@@ -10,18 +10,19 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from medtune import cli, preflight, training
+from medtune import cli
 from medtune.dataset import Dataset
 from medtune.errors import UserError
-from medtune.feed import Feed
-from medtune.lessons import Lesson
 from medtune.model import adapters
 from medtune.model.architecture import Activations, Anatomy
 from medtune.model.base import find
 from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
-from medtune.step import Step
-from medtune.trunk import Trunk
+from medtune.training import job, preflight
+from medtune.training.dataloader import Feed
+from medtune.training.step import Step
+from medtune.training.trunk import Trunk
+from medtune.training.weighting import Lesson
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
 
@@ -123,7 +124,7 @@ def test_the_preview_colours_what_is_learned_and_stays_out_of_logs(
 def test_a_step_that_does_not_fit_is_cut_finer_and_gives_the_same_adapters(
     dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
     dataset = write_dataset(tmp_path, dense_twin)
     config = settings_file(tmp_path / "train.yaml", dense_twin, select={"by": "last", "patience": None})
 

@@ -17,11 +17,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import cli, cluster, files, training
+from medtune import cli, files
 from medtune.model.adapters import WEIGHTS
 from medtune.model.base import find
 from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
+from medtune.training import cluster, job
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
 
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_the_adapters_load_in_both_libraries_with_the_trainers_logits(dataset: P
     config, run = settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run"
     assert train(dataset, config, run) == 0
     base = find(str(dense_twin))
-    example = Chat(base).encode(training.Dataset.open(dataset).split("test")[0], dataset)
+    example = Chat(base).encode(job.Dataset.open(dataset).split("test")[0], dataset)
     tokens = mx.array(example.tokens)[None]
     from medtune.model import adapters
 
@@ -286,7 +287,7 @@ def test_no_image_is_left_in_the_run_and_the_same_data_prepared_again_is_the_sam
 def test_a_loss_that_is_no_number_names_the_examples(
     dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    from medtune import step
+    from medtune.training import step
 
     config = settings_file(tmp_path / "train.yaml", dense_twin)
     honest = step.learning_rate
@@ -408,7 +409,7 @@ def test_a_base_model_that_was_cut_short_is_one_line(dataset: Path, dense_twin: 
 def test_a_damaged_state_says_how_to_start_anew(
     dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, size: int, monkeypatch: pytest.MonkeyPatch
 ):
-    from medtune import step
+    from medtune.training import step
 
     config, run = settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run"
     with monkeypatch.context() as patch:

@@ -11,19 +11,20 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
 
-from medtune import batches, files, training
+from medtune import files
 from medtune.dataset import Dataset
 from medtune.demo.twin import write_twin
 from medtune.errors import UserError
-from medtune.feed import Feed
-from medtune.lessons import Lesson
 from medtune.model import adapters
 from medtune.model.architecture import Activations, Anatomy
 from medtune.model.base import Base, find
 from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
-from medtune.step import Step
-from medtune.trunk import Store, Trunk, example_key
+from medtune.training import job, sampler
+from medtune.training.dataloader import Feed
+from medtune.training.step import Step
+from medtune.training.trunk import Store, Trunk, example_key
+from medtune.training.weighting import Lesson
 from tests.workshop import SETTINGS, write_dataset
 
 KINDS = {
@@ -42,7 +43,7 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
 
 
 def items(base: Base, folder: Path) -> tuple[Chat, list[Lesson]]:
@@ -91,7 +92,7 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
     ours = gradients(step, feed, chosen)
     examples = [weighted[i].example for i in chosen]
     pixels = [chat.pixels(example) for example in examples if example.images]
-    tokens = batches.token_matrix(examples)
+    tokens = sampler.token_matrix(examples)
     supervised = np.zeros_like(tokens)
     for row, example in enumerate(examples):
         supervised[row, : len(example.weights)] = example.weights > 0
@@ -118,8 +119,8 @@ def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_p
     chat, weighted = items(base, tmp_path)
     anatomy, step = fresh(base, settings)
     live = Feed(weighted, Trunk(anatomy, chat, step.first))
-    store = training.open_store(base, anatomy, step.first)
-    training.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
+    store = job.open_store(base, anatomy, step.first)
+    job.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
     cached = Feed(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
     for chosen in ([0, 1, 2], images, [3, images[0]]):
@@ -132,7 +133,7 @@ def test_layers_streamed_a_few_at_a_time_store_the_same_activations(base: Base, 
     stored = []
     for group in (3, 1):
         anatomy = Anatomy.of(base.load())
-        layout = training.open_store(base, anatomy, 3).layout
+        layout = job.open_store(base, anatomy, 3).layout
         store = Store(tmp_path / f"group{group}", layout)
         store.fill(Trunk(anatomy, chat, 3), examples, group, lambda tokens: None)
         stored.append(store.batch([example_key(example) for example in examples], 160).h)
@@ -188,16 +189,16 @@ def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
     base = find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
     anatomy = Anatomy.of(base.load())
-    store = training.open_store(base, anatomy, 2)
+    store = job.open_store(base, anatomy, 2)
     examples = [item.example for item in weighted]
-    training.fill_store(store, base, chat, 2, 99, examples[:5])
+    job.fill_store(store, base, chat, 2, 99, examples[:5])
     assert len(store.missing(examples)) == len(examples) - 5
-    training.fill_store(store, base, chat, 2, 99, examples)
-    again = training.open_store(base, anatomy, 2)
+    job.fill_store(store, base, chat, 2, 99, examples)
+    again = job.open_store(base, anatomy, 2)
     assert again.missing(examples) == []
     other = find(str(moe_twin))
-    assert training.open_store(other, Anatomy.of(other.load()), 2).folder != store.folder
-    assert training.open_store(base, anatomy, 1).folder != store.folder
+    assert job.open_store(other, Anatomy.of(other.load()), 2).folder != store.folder
+    assert job.open_store(base, anatomy, 1).folder != store.folder
 
 
 def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, tmp_path: Path):
@@ -217,9 +218,9 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
     base = find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    store = training.open_store(base, Anatomy.of(base.load()), 2)
+    store = job.open_store(base, Anatomy.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
-        training.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
+        job.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
     assert not store.folder.exists() or not list(store.folder.iterdir())
 
 

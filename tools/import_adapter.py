@@ -14,7 +14,7 @@ from medtune.config import Strict
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import find
-from medtune.runlog import CONFIG, WEIGHTS
+from medtune.training.runlog import CONFIG, WEIGHTS
 
 
 class Import(Strict):

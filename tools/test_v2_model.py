@@ -17,8 +17,8 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.predictions import FILE, Predictions
-from medtune.runlog import WEIGHTS
 from medtune.schemas import EvalConfig
+from medtune.training.runlog import WEIGHTS
 
 
 def main(argv: list[str] | None = None) -> None:

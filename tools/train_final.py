@@ -16,12 +16,13 @@ from typing import Any
 
 from rich import console
 
-from medtune import cli, cluster, config, files, planner, receipt, runlog
+from medtune import cli, config, files, planner, receipt
 from medtune.dataset import Dataset
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import find
 from medtune.schemas import TrainConfig
+from medtune.training import cluster, runlog
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,12 +64,12 @@ def main(argv: list[str] | None = None) -> None:
 def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:
     """Train here, or be one machine of several when mlx.launch started this process."""
     runtime.start()
-    from medtune import training
+    from medtune.training import job
 
     machines = cluster.Cluster.join()
     run = args.out if machines.leads else cluster.scratch(args.out, machines.rank)
     with nullcontext() if machines.leads else redirect_stdout(StringIO()):
-        return training.assemble(Dataset.open(args.data), find(settings.base_model), settings, run, machines).run()
+        return job.assemble(Dataset.open(args.data), find(settings.base_model), settings, run, machines).run()
 
 
 def together(args: argparse.Namespace) -> dict[str, Any]:

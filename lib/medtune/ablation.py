@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from medtune import evaluation, files, receipt, runlog, scoring
+from medtune import evaluation, files, receipt, scoring
 from medtune.config import Strict
 from medtune.contest import Contest
 from medtune.dataset import Dataset
@@ -21,6 +21,7 @@ from medtune.model.base import find
 from medtune.predictions import FILE, Predictions
 from medtune.receipt import AlreadyDone, Receipt
 from medtune.schemas import EvalConfig, TrainConfig
+from medtune.training import runlog
 
 WITHOUT, WITH = "without", "with"  # the folders of the two runs
 Numbers = dict[str, Any]
@@ -53,7 +54,7 @@ class Ablation:
         """Train what is not trained yet; the second run finds the trunk's activations of the first."""
         dataset, base = Dataset.open(self.data), find(self.settings.train.base_model)
         inputs = {**dataset.hashes, "base_model": base.weights_hash}
-        from medtune import training
+        from medtune.training import job as training
 
         for name, settings in self.arms.items():
             run = self.folder / name

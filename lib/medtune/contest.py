@@ -16,8 +16,8 @@ from medtune.model.base import Base
 from medtune.predictions import Side
 from medtune.receipt import Receipt
 from medtune.records import DIMENSIONS
-from medtune.runlog import WEIGHTS
 from medtune.schemas import EvalConfig
+from medtune.training.runlog import WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -257,8 +257,8 @@ def _sums(counts: Sequence[Count]) -> dict[str, int]:
 def _write_adapters(job: Job, base: Base) -> None:
     import mlx.core as mx
 
-    from medtune import checkpoints
     from medtune.model import adapters
+    from medtune.training import checkpoints
 
     mx.random.seed(job.work.seed)
     loaded: Any = base.load()

@@ -18,8 +18,8 @@ def train(job: Job, watch: Watch, kind: Kind, cache: Literal["on", "off", "fille
     runtime.start()
     import mlx.core as mx
 
-    from medtune import training
     from medtune.model import adapters
+    from medtune.training import job as training
 
     run, store = job.folder / "ours", job.folder / f"trunk-{kind}"
     for stale in (run, store)[: 1 if cache == "filled" else 2]:

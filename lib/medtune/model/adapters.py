@@ -22,9 +22,9 @@ from medtune.i18n import tr
 from medtune.model.architecture import Anatomy
 from medtune.model.arrays import flat
 from medtune.model.tensors import Shard
-from medtune.runlog import CONFIG as CONFIG
-from medtune.runlog import WEIGHTS as WEIGHTS
 from medtune.schemas import Lora
+from medtune.training.runlog import CONFIG as CONFIG
+from medtune.training.runlog import WEIGHTS as WEIGHTS
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)

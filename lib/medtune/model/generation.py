@@ -19,10 +19,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx_vlm.models.cache import KVCache
 
-from medtune import batches
 from medtune.model.architecture import Activations, Anatomy
 from medtune.model.renderer import Chat, Example
-from medtune.trunk import Trunk
+from medtune.training import sampler
+from medtune.training.trunk import Trunk
 
 Finish = Literal["stop", "length"]
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a byte-level tokenizer shows for half a character
@@ -63,7 +63,7 @@ def generate(
 
 def _together(anatomy: Anatomy, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of prompts to answer together: of like length; of equal length where the model counts positions."""
-    for chosen in batches.by_length(lengths, batch_size):
+    for chosen in sampler.by_length(lengths, batch_size):
         if anatomy.takes_positions:
             yield chosen
         else:

@@ -13,8 +13,8 @@ from medtune.planner.load import Load
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.plan import Measured, Plan, plan
 from medtune.planner.subject import CPU, GPU
-from medtune.runlog import METRICS, settings_hash
 from medtune.schemas import TrainConfig
+from medtune.training.runlog import METRICS, settings_hash
 
 __all__ = ["Load", "Machine", "Measured", "Plan", "for_run", "plan"]
 

@@ -10,7 +10,7 @@ from medtune.i18n import Lang, tr
 from medtune.report import comparison, words
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
-from medtune.runlog import WEIGHTS
+from medtune.training.runlog import WEIGHTS
 
 
 @dataclass(frozen=True)

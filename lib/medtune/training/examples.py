@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from medtune import batches, lessons
-from medtune.cluster import Cluster
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.lessons import Lesson, Lessons
 from medtune.model.base import Base
 from medtune.model.renderer import Chat, Example
-from medtune.priorities import Priorities, priorities
 from medtune.progress import progress
 from medtune.records import Record
 from medtune.schemas import TrainConfig
+from medtune.training import sampler, weighting
+from medtune.training.cluster import Cluster
+from medtune.training.priorities import Priorities, priorities
+from medtune.training.weighting import Lesson, Lessons
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Material:
     valid: list[Lesson]
     priorities: Priorities
 
-    def share(self, order: batches.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
+    def share(self, order: sampler.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
         """Indices of the training and validation lessons that this machine works on."""
         if cluster.size == 1:  # all: another run draws others from the same store
             return list(range(len(self.train.items))), list(range(len(self.valid)))
@@ -65,8 +65,8 @@ def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
             bar.update(done, "")
             return chat.encode(record, dataset.root)
 
-        train = lessons.train(chosen["train"], encode, weights, config.objective, config.seed)
-        valid = lessons.valid(chosen["valid"], encode)
+        train = weighting.train(chosen["train"], encode, weights, config.objective, config.seed)
+        valid = weighting.valid(chosen["valid"], encode)
     total = len(records["train"])
     train = replace(train, unused=train.unused + total - len(chosen["train"]))
     if train.unused:

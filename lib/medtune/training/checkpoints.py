@@ -16,12 +16,12 @@ import mlx.optimizers as optim
 from mlx.utils import tree_unflatten
 
 from medtune import files
-from medtune.cluster import ALONE, Cluster
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.arrays import flat, numbers, random_key, set_random_key
 from medtune.model.tensors import Shard
+from medtune.training.cluster import ALONE, Cluster
 
 RESUME = "resume.safetensors"
 

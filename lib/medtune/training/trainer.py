@@ -11,21 +11,22 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from medtune import checkpoints, signals, validation
-from medtune.batches import Plan, by_length
-from medtune.checkpoints import Progress
-from medtune.cluster import STOP
 from medtune.errors import UserError
-from medtune.feed import Feed, MicroBatch, Size
 from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.arrays import numbers, scalar
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
-from medtune.runlog import RunLog, settings_hash
 from medtune.schemas import TrainConfig
-from medtune.step import Outcome, Step, learning_rate
-from medtune.validation import Losses
+from medtune.training import checkpoints, validation
+from medtune.training import interrupt as signals
+from medtune.training.checkpoints import Progress
+from medtune.training.cluster import STOP
+from medtune.training.dataloader import Feed, MicroBatch, Size
+from medtune.training.runlog import RunLog, settings_hash
+from medtune.training.sampler import Plan, by_length
+from medtune.training.step import Outcome, Step, learning_rate
+from medtune.training.validation import Losses
 
 MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
 CACHE_BYTES = 2**29  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run

@@ -13,13 +13,13 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_map_with_path
 
-from medtune.cluster import ALONE, Cluster
-from medtune.feed import Inputs, MicroBatch, Size
 from medtune.model.architecture import Activations, Anatomy
 from medtune.model.arrays import flat, scalar
-from medtune.objective import Rows, Terms, objective, row_log_probs, sequence_sums
 from medtune.records import DIMENSIONS
 from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
+from medtune.training.cluster import ALONE, Cluster
+from medtune.training.dataloader import Inputs, MicroBatch, Size
+from medtune.training.loss import Rows, Terms, objective, row_log_probs, sequence_sums
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from medtune import batches, files
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model.architecture import Activations, Anatomy
 from medtune.model.renderer import Chat, Example
+from medtune.training import sampler
 
 PASS_TOKENS = 4096  # of one trunk batch
 PART_INDEX = "index.json"
@@ -54,7 +55,7 @@ class Trunk:
 
     def embed(self, examples: Sequence[Example]) -> Activations:
         """Embeddings with the images in place, positions and all deepstack levels of a batch."""
-        tokens = mx.array(batches.token_matrix(examples))
+        tokens = mx.array(sampler.token_matrix(examples))
         return self.anatomy.embed(tokens, *_joined([self.chat.pixels(example) for example in examples]))
 
 
@@ -256,7 +257,7 @@ class _Part:
             if self.layout.levels and inputs.deepstack is not None:
                 self._write_visual(trunk, examples, places, inputs.deepstack)
         else:
-            width = batches.padded(max(place["length"] for place in places))
+            width = sampler.padded(max(place["length"] for place in places))
             inputs = _gather([(self, place) for place in places], self.layout, width).to_mlx()
         bits = self.layout.to_bits(trunk.anatomy.run(start, end, inputs))
         positions = np.array(inputs.positions, copy=False)
@@ -301,7 +302,7 @@ def _pass_batches(examples: Sequence[Example]) -> Iterator[list[Example]]:
     """Examples of like length, as many as hold about PASS_TOKENS tokens."""
     batch: list[Example] = []
     for example in sorted(examples, key=lambda e: -len(e.tokens)):
-        if batch and batches.padded(len(batch[0].tokens)) * (len(batch) + 1) > PASS_TOKENS:
+        if batch and sampler.padded(len(batch[0].tokens)) * (len(batch) + 1) > PASS_TOKENS:
             yield batch
             batch = []
         batch.append(example)

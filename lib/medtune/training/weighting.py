@@ -10,9 +10,9 @@ import numpy as np
 
 from medtune.errors import UserError
 from medtune.model.renderer import Example
-from medtune.priorities import Priorities
 from medtune.records import Record
 from medtune.schemas import Objective
+from medtune.training.priorities import Priorities
 
 Encode = Callable[[Record], Example]
 

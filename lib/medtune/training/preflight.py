@@ -19,15 +19,15 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.text import Text
 
-from medtune.cluster import ALONE
 from medtune.errors import raise_all
-from medtune.feed import Feed
 from medtune.i18n import tr
-from medtune.lessons import Lesson
 from medtune.model.arrays import random_key, scalar, set_random_key
 from medtune.model.renderer import Chat
 from medtune.records import DIMENSIONS
-from medtune.step import Step, make_optimizer
+from medtune.training.cluster import ALONE
+from medtune.training.dataloader import Feed
+from medtune.training.step import Step, make_optimizer
+from medtune.training.weighting import Lesson
 
 OVERFIT_ROWS, OVERFIT_STEPS, OVERFIT_RATE = 4, 10, 1e-3
 SAME = 1e-3  # largest change of a log-probability that is rounding, nats

@@ -12,14 +12,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from medtune import batches, files, planner, preflight, trainer
-from medtune.checkpoints import RESUME
-from medtune.cluster import ALONE, Cluster
+from medtune import files, planner
 from medtune.dataset import Dataset
 from medtune.errors import UserError
-from medtune.feed import Feed
 from medtune.i18n import tr
-from medtune.material import Material, gather
 from medtune.model import adapters
 from medtune.model.architecture import Anatomy
 from medtune.model.base import Base
@@ -27,8 +23,13 @@ from medtune.model.renderer import Chat, Example
 from medtune.planner import Plan
 from medtune.progress import progress
 from medtune.schemas import TrainConfig
-from medtune.step import Step
-from medtune.trunk import Layout, Store, Trunk
+from medtune.training import preflight, sampler, trainer
+from medtune.training.checkpoints import RESUME
+from medtune.training.cluster import ALONE, Cluster
+from medtune.training.dataloader import Feed
+from medtune.training.examples import Material, gather
+from medtune.training.step import Step
+from medtune.training.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
 KTO_MICRO_BATCH = 4
@@ -155,7 +156,7 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     material = gather(dataset, chat, config)
     anatomy = Anatomy.of(base.load())
     first, below = config.lora.frozen(len(anatomy.layers)), config.lora.below
-    order = batches.plan(
+    order = sampler.plan(
         material.train.dims,
         material.train.lengths,
         material.priorities.draw,

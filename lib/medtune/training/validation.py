@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from medtune.batches import by_length
-from medtune.feed import Feed
 from medtune.model.arrays import numbers
 from medtune.records import DIMENSIONS
 from medtune.schemas import TrainConfig
-from medtune.step import Step
+from medtune.training.dataloader import Feed
+from medtune.training.sampler import by_length
+from medtune.training.step import Step
 
 LEAST_BATCH = 4  # nothing is kept for a backward pass
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from medtune import batches
-from medtune.lessons import Lesson
 from medtune.model.architecture import Activations
 from medtune.model.renderer import Example
-from medtune.objective import Rows
 from medtune.records import DIMENSIONS
-from medtune.trunk import Store, Stored, Trunk, example_key
+from medtune.training import sampler
+from medtune.training.loss import Rows
+from medtune.training.trunk import Store, Stored, Trunk, example_key
+from medtune.training.weighting import Lesson
 
 ROW_BUCKET = 64  # the number of supervised rows is padded to a multiple: few shapes to compile
 
@@ -89,7 +89,7 @@ class Feed:
         """The lessons of a micro-batch and the length they are padded to."""
         partners = (self.lessons[index].partner for index in drawn)
         chosen = [*drawn, *(partner for partner in partners if partner is not None)]
-        return chosen, batches.padded(max(len(self.lessons[index].example.tokens) for index in chosen))
+        return chosen, sampler.padded(max(len(self.lessons[index].example.tokens) for index in chosen))
 
     def _read(self, drawn: list[int]) -> _Read:
         """The part that needs no MLX, for the other thread."""
@@ -126,7 +126,7 @@ class Feed:
             columns["dim"].append(np.full(len(at), DIMENSIONS.index(lesson.example.dim)))  # type: ignore[arg-type]
             columns["compared"].append(lesson.compared_tokens[at])
         count = sum(len(part) for part in columns["at"])
-        room = batches.padded(max(count, 1), ROW_BUCKET) - count
+        room = sampler.padded(max(count, 1), ROW_BUCKET) - count
         rows = {n: np.concatenate([*p, np.zeros(room)]).astype(_ROW_TYPES[n]) for n, p in columns.items()}
         lessons = [self.lessons[index] for index in chosen]
         partners = iter(range(drawn, len(chosen)))

@@ -1,0 +1,1 @@
+"""Data set -> adapters: weighting, trunk, step, loop and checkpoints."""
