@@ -12,9 +12,10 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from medtune import cli, files, items
+from medtune import cli, files
 from medtune.dataset import Dataset
 from medtune.errors import UserError
+from medtune.evaluation import items
 from medtune.receipt import Receipt
 from tests.deployed import write_run
 from tests.workshop import SETTINGS, write_dataset
@@ -68,7 +69,7 @@ def talk(place: Path, *more: str) -> int:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many prompts each call of the generator got."""
-    from medtune import answering
+    from medtune.evaluation import answering
 
     calls: list[int] = []
     real: Callable[..., Any] = answering.generate
@@ -152,7 +153,7 @@ def test_a_second_call_does_nothing_and_edited_checks_are_scored_without_generat
 def test_a_run_killed_between_batches_goes_on_where_it_was(
     place: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medtune.predictions import Predictions
+    from medtune.evaluation.predictions import Predictions
 
     save, saved = Predictions.save, [0]
 
@@ -353,7 +354,7 @@ def drawn(edge: int, mode: str = "RGB") -> Image.Image:
 def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, dense_twin: Path
 ) -> None:
-    from medtune.dialogue import Dialogue
+    from medtune.evaluation.chat import Dialogue
     from medtune.images import ImageStore, Picture
     from medtune.model import base as basemodel
     from medtune.model.renderer import Chat
@@ -475,7 +476,7 @@ def test_a_conversation_goes_on_after_an_image_nobody_can_see(
 def test_an_image_that_went_away_before_the_question_is_one_line_and_the_question_was_not_asked(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from medtune.dialogue import Dialogue
+    from medtune.evaluation.chat import Dialogue
     from medtune.model import base as basemodel
 
     image = place / "gone.png"
@@ -527,7 +528,7 @@ def test_no_path_one_can_type_ends_the_conversation(place: Path, monkeypatch: py
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from medtune import dialogue
+    from medtune.evaluation import chat as dialogue
 
     real, calls = dialogue.stream, [0]
 
@@ -545,7 +546,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: p
 
 
 def test_a_conversation_remembers_turns_and_images(place: Path) -> None:
-    from medtune.dialogue import Dialogue
+    from medtune.evaluation.chat import Dialogue
     from medtune.model import base as basemodel
 
     name = Receipt.read(place / "run/training.json").results["base_model"]["name"]

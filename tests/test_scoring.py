@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from medtune import evaluation, items, review, scoring
 from medtune.errors import UserError
-from medtune.items import Item
-from medtune.predictions import Prediction, Predictions, Side
+from medtune.evaluation import items, review, scoring, summary
+from medtune.evaluation.items import Item
+from medtune.evaluation.predictions import Prediction, Predictions, Side
 from medtune.records import Check, Message
 from medtune.schemas import EvalConfig
 
@@ -57,13 +57,13 @@ def test_an_items_score_is_the_mean_of_its_checks(tmp_path: Path) -> None:
 
 def test_migration_counts_each_item_once(tmp_path: Path) -> None:
     found = judged(tmp_path, [(BAD, GOOD)] * 3 + [(GOOD, BAD)] * 2 + [(GOOD, GOOD)] + [(BAD, BAD)] * 4)
-    assert evaluation.migration(found) == {"fixed": 3, "regressed": 2, "kept": 1, "still_wrong": 4}
+    assert summary.migration(found) == {"fixed": 3, "regressed": 2, "kept": 1, "still_wrong": 4}
 
 
 def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
     test = judged(tmp_path, [(BAD, GOOD)] * 20)
     shown = judged(tmp_path, [(GOOD, BAD)], split="recommended", expect="分级")
-    found = evaluation.evaluate([*test, *shown], WEIGHTS, settings())
+    found = summary.evaluate([*test, *shown], WEIGHTS, settings())
     assert found["items"] == found["dimensions"]["accuracy"]["n"] == 20
     assert found["overall"]["delta"] == found["dimensions"]["accuracy"]["delta"] == 1.0
     assert found["checks"]["grading"] == {
@@ -78,9 +78,7 @@ def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
 
 def test_the_gate_names_every_reason_it_stays_shut(tmp_path: Path) -> None:
     found = judged(tmp_path, [(GOOD, BAD)] * 20)
-    gate = evaluation.evaluate(found, WEIGHTS, settings(accuracy=-0.02, superior=1, pass_rate={"referral": 1.0}))[
-        "gate"
-    ]
+    gate = summary.evaluate(found, WEIGHTS, settings(accuracy=-0.02, superior=1, pass_rate={"referral": 1.0}))["gate"]
     assert not gate["passed"]
     assert len(gate["failures"]) == 3
     assert "0 of 20" in gate["failures"][2]
@@ -88,8 +86,8 @@ def test_the_gate_names_every_reason_it_stays_shut(tmp_path: Path) -> None:
 
 def test_a_small_loss_within_the_allowance_passes_and_chance_alone_does_not_count_as_better(tmp_path: Path) -> None:
     same = judged(tmp_path, [(GOOD, GOOD)] * 10)
-    assert evaluation.evaluate(same, WEIGHTS, settings(accuracy=-0.02))["gate"]["passed"]
-    assert not evaluation.evaluate(same, WEIGHTS, settings(accuracy=-0.02, superior=1))["gate"]["passed"]
+    assert summary.evaluate(same, WEIGHTS, settings(accuracy=-0.02))["gate"]["passed"]
+    assert not summary.evaluate(same, WEIGHTS, settings(accuracy=-0.02, superior=1))["gate"]["passed"]
 
 
 def test_an_item_without_checks_is_judged_by_its_likeness_to_the_reference(tmp_path: Path) -> None:
@@ -177,12 +175,12 @@ def test_an_answer_that_looks_like_a_formula_is_shown_as_text(tmp_path: Path) ->
 
 
 def test_a_wanted_check_that_no_item_has_is_named_as_not_measured(tmp_path: Path) -> None:
-    found = evaluation.evaluate(judged(tmp_path, [(BAD, GOOD)] * 5), WEIGHTS, settings(pass_rate={"emergency": 1.0}))
+    found = summary.evaluate(judged(tmp_path, [(BAD, GOOD)] * 5), WEIGHTS, settings(pass_rate={"emergency": 1.0}))
     assert found["gate"] == {"passed": True, "failures": [], "unmeasured": ["emergency"]}
 
 
 def test_a_second_check_of_a_kind_is_numbered_within_its_kind(tmp_path: Path) -> None:
     twice = (CHECKS[0], Check(kind="empathy"), CHECKS[0])
     shown = judged(tmp_path, [(GOOD, BAD)], split="recommended", checks=twice)
-    [case] = evaluation.evaluate([*judged(tmp_path, [(BAD, GOOD)]), *shown], WEIGHTS, settings())["recommended"]
+    [case] = summary.evaluate([*judged(tmp_path, [(BAD, GOOD)]), *shown], WEIGHTS, settings())["recommended"]
     assert list(case["checks"]) == [CHECKS[0].kind, "empathy", f"{CHECKS[0].kind}_2"]

@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from medtune.statistics import Pair, compare, holm, mcnemar, sign_flip, wilson
+from medtune.evaluation.statistics import Pair, compare, holm, mcnemar, sign_flip, wilson
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from medtune import ablation, cli, config, files, receipt
 from medtune.ablation import Ablation, AblationConfig
+from medtune.evaluation.predictions import FILE
 from medtune.i18n import tr
 from medtune.model import runtime
-from medtune.predictions import FILE
 from medtune.schemas import EvalConfig, TrainConfig
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medtune import cli, config, evaluation, files, receipt, review, scoreboard, scoring
-from medtune.contest import Contest
+from medtune import cli, config, files, receipt
 from medtune.errors import UserError
+from medtune.evaluation import review, scoring, screen, summary
+from medtune.evaluation.modelpair import Contest
+from medtune.evaluation.predictions import FILE, Predictions
 from medtune.i18n import tr
 from medtune.model import runtime
-from medtune.predictions import FILE, Predictions
 from medtune.schemas import EvalConfig
 from medtune.training.runlog import WEIGHTS
 
@@ -68,7 +69,7 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
         seeds={"evaluation": settings.seed},
     ) as done:
         runtime.start()
-        from medtune.answering import answer
+        from medtune.evaluation.answering import answer
 
         made = answer(contest.base, sides, items, store, settings)
         print(tr("{new} answers generated, {old} kept from before", new=made, old=2 * len(items) - made))
@@ -78,11 +79,11 @@ def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -
             "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or contest.base.name)},
             "max_tokens": settings.max_tokens,
             "dtype": str(runtime.compute_dtype() or "as stored").removeprefix("mlx.core."),
-            **evaluation.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),
+            **summary.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),
             "tokens_per_sec": store.speed(items, sides),
         }
         done.outputs = {FILE: files.sha256(store.path)}
-    scoreboard.show(done.results)
+    screen.show(done.results)
 
 
 def ask_people(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
@@ -111,15 +112,15 @@ def ask_people(contest: Contest, settings: EvalConfig, args: argparse.Namespace)
 def talk(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
     """One question, or a conversation."""
     runtime.start()
-    from medtune import dialogue
+    from medtune.evaluation import chat
 
-    talking = dialogue.Dialogue(contest.base, args.run, contest.system_prompt, settings.max_tokens)
+    talking = chat.Dialogue(contest.base, args.run, contest.system_prompt, settings.max_tokens)
     for path in args.image:
         talking.show(path)
     if args.prompt is not None:
-        dialogue.once(talking, args.prompt)
+        chat.once(talking, args.prompt)
     if args.cli:
-        dialogue.converse(talking)
+        chat.converse(talking)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from medtune import evaluation, files, receipt, scoring
+from medtune import files, receipt
 from medtune.config import Strict
-from medtune.contest import Contest
 from medtune.dataset import Dataset
 from medtune.errors import UserError
+from medtune.evaluation import scoring, summary
+from medtune.evaluation.modelpair import Contest
+from medtune.evaluation.predictions import FILE, Predictions
 from medtune.i18n import tr
 from medtune.model.base import find
-from medtune.predictions import FILE, Predictions
 from medtune.receipt import AlreadyDone, Receipt
 from medtune.schemas import EvalConfig, TrainConfig
 from medtune.training import runlog
@@ -31,7 +32,7 @@ class AblationConfig(Strict):
     """The settings both runs share but for ``objective.negatives``, and those of the comparison."""
 
     train: TrainConfig
-    evaluation: EvalConfig
+    summary: EvalConfig
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class Ablation:
 
     def compare(self) -> Numbers:
         """The results of ablation.json: both runs' answers to the test split, paired."""
-        from medtune.answering import answer
+        from medtune.evaluation.answering import answer
 
         run, settings = self.folder / WITH, self.settings.evaluation
         contest = Contest.open(run, self.folder / WITHOUT)
         items = [item for item in contest.items(self.data, settings) if item.split == "test"]
         sides, store = contest.sides(settings), Predictions(self.folder / FILE)
         answer(contest.base, sides, items, store, settings)
-        judged = evaluation.evaluate(scoring.judge(items, store, *sides), contest.weights, settings)
+        judged = summary.evaluate(scoring.judge(items, store, *sides), contest.weights, settings)
         kept = ("items", "dimensions", "overall", "checks", "migration")
         return {
             "negatives": self.settings.train.objective.negatives,

@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from medtune import files, statistics
+from medtune import files
 from medtune.errors import UserError, raise_all
+from medtune.evaluation import statistics
+from medtune.evaluation.scoring import Judged
 from medtune.i18n import tr
-from medtune.scoring import Judged
 
 FILE = "reviews.jsonl"
 COLUMNS = ("id", "dimension", "question", "images", "answer_1", "answer_2", "better", "note", "key")

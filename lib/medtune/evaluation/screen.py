@@ -9,9 +9,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from medtune.evaluation.statistics import wilson
 from medtune.i18n import tr
 from medtune.records import IMAGE_MARKER
-from medtune.statistics import wilson
 
 Numbers = dict[str, Any]
 FEW = 30  # items: below, a dimension's figures are only a hint

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from medtune import checks
-from medtune.items import Item
-from medtune.predictions import Predictions, Side
+from medtune.evaluation.items import Item
+from medtune.evaluation.predictions import Predictions, Side
 
 
 @dataclass(frozen=True)

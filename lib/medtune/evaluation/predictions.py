@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtune import files
-from medtune.items import Item
+from medtune.evaluation.items import Item
 
 FILE = "predictions.jsonl"
 Model = Literal["baseline", "tuned"]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from medtune import checks, files, items
+from medtune import checks, files
 from medtune.dataset import Dataset
 from medtune.errors import UserError
+from medtune.evaluation import items
+from medtune.evaluation.items import Item
+from medtune.evaluation.predictions import Side
 from medtune.i18n import tr
-from medtune.items import Item
 from medtune.model import base as basemodel
 from medtune.model.base import Base
-from medtune.predictions import Side
 from medtune.receipt import Receipt
 from medtune.records import DIMENSIONS
 from medtune.schemas import EvalConfig

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from medtune import statistics
+from medtune.evaluation import statistics
+from medtune.evaluation.scoring import Judged, Scored, mean
+from medtune.evaluation.statistics import Pair
 from medtune.i18n import tr
 from medtune.records import DIMENSIONS
 from medtune.schemas import EvalConfig, Gate
-from medtune.scoring import Judged, Scored, mean
-from medtune.statistics import Pair
 
 Numbers = dict[str, Any]
 

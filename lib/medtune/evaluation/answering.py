@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from medtune.evaluation.items import Item
+from medtune.evaluation.predictions import Prediction, Predictions, Side
 from medtune.i18n import tr
-from medtune.items import Item
 from medtune.model.base import Base
 from medtune.model.generation import generate
 from medtune.model.renderer import Chat
 from medtune.model.tuned import Loaded
-from medtune.predictions import Prediction, Predictions, Side
 from medtune.progress import progress
 from medtune.schemas import EvalConfig
 

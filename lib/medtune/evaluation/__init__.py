@@ -1,0 +1,1 @@
+"""Adapters -> an evaluation: what is asked, what was answered, what it is worth."""
