@@ -15,14 +15,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import cli, export, files, proof
-from medtune.chatserver import Server, with_images
+from medtune import cli, files
 from medtune.demo.twin import write_twin
+from medtune.deployment import hf_export, proof
+from medtune.deployment.client import Server, with_images
+from medtune.deployment.proof import Verdict, canaries, l3_served, references, stack
+from medtune.deployment.proof.behaviour import kl
 from medtune.model import adapters
 from medtune.model import base as basemodel
 from medtune.model.tensors import Shard
-from medtune.proof import Verdict, canaries, l3_served, references, stack
-from medtune.proof.behaviour import kl
 from medtune.receipt import Receipt
 from tests.deployed import write_run
 from tools import deploy_to_lmstudio
@@ -261,7 +262,7 @@ def test_without_a_run_the_folder_of_somebody_can_be_inspected(base: Path, capsy
 @pytest.mark.parametrize("bits", [None, 4])
 def test_the_export_in_hugging_faces_layout_is_the_same_model(tmp_path: Path, moe: bool, bits: int | None) -> None:
     base = write_twin(tmp_path / "base", moe=moe, layers=2, bits=bits)
-    export.write(base, tmp_path / "hf")
+    hf_export.write(base, tmp_path / "hf")
     (shard,) = [Shard.open(path) for path in (tmp_path / "hf").glob("*.safetensors")]
     names = {tensor.name for tensor in shard.tensors}
     assert shard.metadata == {"format": "pt"} and {tensor.dtype for tensor in shard.tensors} == {"BF16"}

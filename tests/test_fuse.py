@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from medtune import deltas, folder, fuse, matrices
 from medtune.demo.twin import write_twin
+from medtune.deployment import deltas, folder, fuse, matrices
+from medtune.deployment.proof.behaviour import kl
 from medtune.errors import UserError
 from medtune.model import adapters, tensors
 from medtune.model import base as basemodel
 from medtune.model.tensors import Weights
-from medtune.proof.behaviour import kl
 from tests.deployed import ATTENTION, write_run
 
 EXPERTS = ("gate_proj", "up_proj", "down_proj")

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medtune import chatserver, files, lmstudio, preset
-from medtune.chatserver import NotRunning, Server
+from medtune import files, lmstudio
+from medtune.deployment import client, preset
+from medtune.deployment.client import NotRunning, Server
 from medtune.errors import UserError
 
 
@@ -132,7 +133,7 @@ def test_a_question_is_greedy_and_its_images_travel_as_data(serve: Callable[[Ans
         return 200, {"choices": [{"message": {"role": "assistant", "content": "红色"}}]}
 
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "颜色?"}]}]
-    said = serve(answer).complete("m", chatserver.with_images(messages, [tmp_path / "red.png"]), 8)
+    said = serve(answer).complete("m", client.with_images(messages, [tmp_path / "red.png"]), 8)
     ((path, body),) = asked
     assert said == "红色" and path == "/v1/chat/completions"
     assert (body["temperature"], body["repeat_penalty"], body["max_tokens"], body["stream"]) == (0.0, 1.0, 8, False)

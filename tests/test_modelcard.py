@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from medtune import modelcard
+from medtune.deployment import modelcard
 from medtune.receipt import Receipt
 from tests import fakerun
 

@@ -14,13 +14,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from medtune import deltas, doctor, files, folder, fuse, lmstudio, proof, templates
-from medtune.chatserver import Server
+from medtune import files, lmstudio
 from medtune.demo.twin import write_twin
+from medtune.deployment import deltas, folder, fuse, inspection, proof
+from medtune.deployment import template as templates
+from medtune.deployment.client import Server
+from medtune.deployment.proof import Subject, behaviour, canaries, l0_lint, l0_weights, l3_served, references, stack
+from medtune.deployment.proof.references import Reference, References
 from medtune.model import base as basemodel
 from medtune.model.tensors import INDEX, Weights
-from medtune.proof import Subject, behaviour, canaries, l0_lint, l0_weights, l3_served, references, stack
-from medtune.proof.references import Reference, References
 from tests.deployed import ATTENTION, write_run
 
 SYSTEM = "你是一位医生。"
@@ -238,21 +240,21 @@ def test_the_runs_own_prompts_become_canaries(tmp_path: Path) -> None:
 
 
 def test_the_doctor_explains_the_layout_of_the_first_version(good: Good, tmp_path: Path) -> None:
-    said = "\n".join(doctor.report(_spoiled(good, tmp_path, "adapter beside base").folder))
+    said = "\n".join(inspection.report(_spoiled(good, tmp_path, "adapter beside base").folder))
     assert "serves the base model, because it loads only the files its index names" in said
     (tmp_path / "medtune" / "small-v2" / INDEX).unlink()
-    said = "\n".join(doctor.report(tmp_path / "medtune" / "small-v2"))
+    said = "\n".join(inspection.report(tmp_path / "medtune" / "small-v2"))
     assert "refuses the folder" in said
-    assert "loads it as medtune/small-v2" in "\n".join(doctor.report(good.folder))
+    assert "loads it as medtune/small-v2" in "\n".join(inspection.report(good.folder))
     (tmp_path / "empty").mkdir()
-    assert "does not see a model here" in "\n".join(doctor.report(tmp_path / "empty"))
+    assert "does not see a model here" in "\n".join(inspection.report(tmp_path / "empty"))
 
 
 def test_the_doctor_sees_json_that_is_none(good: Good, tmp_path: Path) -> None:
     shutil.copytree(good.folder, tmp_path / "m")
     config = (tmp_path / "m" / "config.json").read_text()
     (tmp_path / "m" / "config.json").write_text(config.replace("10000.0", "Infinity", 1))
-    assert "Infinity is not JSON" in "\n".join(doctor.report(tmp_path / "m"))
+    assert "Infinity is not JSON" in "\n".join(inspection.report(tmp_path / "m"))
 
 
 # --- L3: the app, played by a script for `lms` and a server with its recorded forms of answer ---
@@ -388,7 +390,7 @@ def test_a_spoiled_folder_betrays_itself_by_its_answers_in(good: Good, tmp_path:
 
 
 def test_the_apps_interpreter_is_asked_where_it_is_installed(good: Good, tmp_path: Path) -> None:
-    from medtune.proof import l2_app
+    from medtune.deployment.proof import l2_app
 
     assert l2_app.check(good.subject)[0] == "skipped"
     at = dataclasses.replace(good.subject, home=tmp_path)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from medtune import disk, files, transaction
+from medtune import files
+from medtune.deployment import disk, transaction
+from medtune.deployment.transaction import Place
 from medtune.errors import UserError
-from medtune.transaction import Place
 
 PARTS = 3
 

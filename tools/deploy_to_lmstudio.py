@@ -13,14 +13,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medtune import cli, config, files, preset, receipt, transaction
+from medtune import cli, config, files, receipt
+from medtune.deployment import preset, transaction
+from medtune.deployment.transaction import Place
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.schemas import DeployConfig
-from medtune.transaction import Place
 
 if TYPE_CHECKING:
-    from medtune.finishedrun import Run
+    from medtune.deployment.finishedrun import Run
 
 
 def parse(argv: list[str] | None) -> Namespace:
@@ -50,21 +51,22 @@ def main(argv: list[str] | None = None) -> None:
     """Deploy, or one of its side paths."""
     args = parse(argv)
     if args.inspect:
-        from medtune import doctor
+        from medtune.deployment import inspection
 
-        print("\n".join(doctor.report(args.inspect)))
+        print("\n".join(inspection.report(args.inspect)))
         return
     settings = config.load(DeployConfig, args.config, args.set)
     if args.rollback or args.undeploy:
         take_back(args, settings)
         return
     runtime.start()
-    from medtune import deployment, export
-    from medtune.finishedrun import Run
+    from medtune.deployment import deploy as deployment
+    from medtune.deployment import hf_export
+    from medtune.deployment.finishedrun import Run
 
     run = Run.open(args.run)
     if args.export:
-        export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
+        hf_export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
         print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))
         print(
             tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=args.export[1])
@@ -79,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """The deploy itself, with its receipt."""
-    from medtune import deployment
-    from medtune.proof import stack
+    from medtune.deployment import deploy as deployment
+    from medtune.deployment.proof import stack
 
     run.check_gate(args.allow_failed_gate)
     path, inputs = args.run / "deployment.json", deployment.inputs(run, settings)
@@ -95,8 +97,8 @@ def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
 
 def prove(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Only the proof; the receipt's verdicts become the new ones."""
-    from medtune import deployment
-    from medtune.proof import stack
+    from medtune.deployment import deploy as deployment
+    from medtune.deployment.proof import stack
 
     plan = deployment.plan(run, settings)
     done = receipt.Receipt.read(args.run / "deployment.json")

@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     redo = tr("import into another folder, or remove {run}", run=args.out)
     with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
         runtime.start()
-        from medtune import foreign
+        from medtune.deployment import adapter_import
 
-        found = foreign.read(args.source, args.scale)
-        config = foreign.write(found, base, args.out)
+        found = adapter_import.read(args.source, args.scale)
+        config = adapter_import.write(found, base, args.out)
         done.results = {
             "base_model": {"name": base.name, "hash": base.weights_hash, "model_type": base.config["model_type"]},
             "template_hash": base.template_hash,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medtune.proof import Subject, behaviour
+from medtune.deployment.proof import Subject, behaviour
 
 NAME = "own stack"
 AFTER_COMMIT = False

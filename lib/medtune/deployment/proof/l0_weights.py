@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-from medtune import files, matrices
-from medtune.deltas import Delta
+from medtune import files
+from medtune.deployment import matrices
+from medtune.deployment.deltas import Delta
+from medtune.deployment.fidelity import Survival, Tally
+from medtune.deployment.proof import Subject
 from medtune.i18n import tr
 from medtune.model.tensors import Tensor, Weights
-from medtune.proof import Subject
-from medtune.survival import Survival, Tally
 
 NAME = "weights"
 AFTER_COMMIT = False

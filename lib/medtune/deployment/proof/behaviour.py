@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from medtune.deployment.proof import Subject, probe
+from medtune.deployment.proof.references import Reference
 from medtune.i18n import tr
-from medtune.proof import Subject, probe
-from medtune.proof.references import Reference
 
 KL_LIMIT = 1e-3  # nats, of a canary: what rounding to bf16 or 8 bits leaves
 KL_SHARE = 0.05  # or this share of the distance the tuned model has from the base

@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import deltas, files, folder, fuse, lmstudio, modelcard, preset, proof, templates, transaction
+from medtune import files, lmstudio
+from medtune.deployment import deltas, folder, fuse, modelcard, preset, proof, transaction
+from medtune.deployment import template as templates
+from medtune.deployment.finishedrun import Run
+from medtune.deployment.proof import Subject, Verdict, canaries, references
+from medtune.deployment.transaction import Place
 from medtune.errors import UserError
-from medtune.finishedrun import Run
 from medtune.i18n import tr
 from medtune.model.adapters import WEIGHTS
 from medtune.model.tensors import Weights
-from medtune.proof import Subject, Verdict, canaries, references
 from medtune.schemas import DeployConfig
-from medtune.transaction import Place
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe
 Say = Callable[[str], None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from medtune import lmstudio
+from medtune.deployment.proof import Subject, behaviour
 from medtune.i18n import tr
-from medtune.proof import Subject, behaviour
 
 NAME = "LM Studio's interpreter"
 AFTER_COMMIT = False

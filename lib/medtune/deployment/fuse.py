@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medtune import disk, matrices
-from medtune.deltas import Delta
+from medtune.deployment import disk, matrices
+from medtune.deployment.deltas import Delta
+from medtune.deployment.fidelity import Survival, Tally
+from medtune.deployment.matrices import Form, Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
-from medtune.matrices import Form, Matrix
 from medtune.model.tensors import Entry, Shard, Tensor, Weights, write_shard
-from medtune.survival import Survival, Tally
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
 GROUPS = (64, 32)  # group sizes for a matrix that was not packed before

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from medtune.i18n import tr
 
 if TYPE_CHECKING:
-    from medtune.deltas import Delta
+    from medtune.deployment.deltas import Delta
+    from medtune.deployment.proof.references import References
     from medtune.model.base import Base
-    from medtune.proof.references import References
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from medtune import files, folder, matrices
+from medtune import files
+from medtune.deployment import folder, matrices
+from medtune.deployment.matrices import Matrix
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.matrices import Matrix
 from medtune.model import tensors
 from medtune.model.tensors import INDEX, Entry, Shard, Weights, write_shard
 

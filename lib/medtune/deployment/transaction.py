@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune import disk, files, lmstudio
+from medtune import files, lmstudio
+from medtune.deployment import disk
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.schemas import DeployConfig

@@ -14,10 +14,10 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_unflatten
 
+from medtune.deployment.proof.canaries import Canary
 from medtune.model import adapters
 from medtune.model.base import Base
 from medtune.model.renderer import Chat, Example
-from medtune.proof.canaries import Canary
 from medtune.records import IMAGE_MARKER, Message
 
 ANSWER = 16  # tokens of the tuned answer that are compared

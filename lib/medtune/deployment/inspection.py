@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from medtune import files, folder
+from medtune import files
+from medtune.deployment import folder
+from medtune.deployment.proof import lint
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import tensors
-from medtune.proof import lint
 
 
 def report(path: Path) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from medtune.deployment.matrices import Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
-from medtune.matrices import Matrix
 from medtune.model.adapters import WEIGHTS, AdapterConfig, read_tensors
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from medtune import files, folder
+from medtune import files
+from medtune.deployment import folder
+from medtune.deployment.proof import Subject, lint
 from medtune.i18n import tr
-from medtune.proof import Subject, lint
 
 NAME = "files"
 AFTER_COMMIT = False

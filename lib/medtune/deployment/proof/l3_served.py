@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
-from medtune import chatserver, lmstudio
-from medtune.chatserver import NotRunning, Server
+from medtune import lmstudio
+from medtune.deployment import client
+from medtune.deployment.client import NotRunning, Server
+from medtune.deployment.proof import Subject
+from medtune.deployment.proof.references import ANSWER, References
 from medtune.i18n import tr
-from medtune.proof import Subject
-from medtune.proof.references import ANSWER, References
 
 NAME = "LM Studio itself"
 AFTER_COMMIT = True
@@ -97,7 +98,7 @@ def ask(server: Server, model: str, references: References) -> dict[str, Any]:
     """How far each answer goes along with the tuned and with the base's answer, as shares of their lengths."""
     rows = []
     for item in references.items:
-        messages = chatserver.with_images(references.messages(item.canary), item.canary.images)
+        messages = client.with_images(references.messages(item.canary), item.canary.images)
         answer = server.complete(model, messages, ANSWER)
         tuned, base = _agreement(answer, item.tuned_text), _agreement(answer, item.base_text)
         rows.append({"id": item.canary.id, "answer": answer, "tuned": tuned, "base": base})

@@ -17,8 +17,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from medtune import deltas, files, matrices
-from medtune.deltas import Delta
+from medtune import files
+from medtune.deployment import deltas, matrices
+from medtune.deployment.deltas import Delta
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.model import adapters

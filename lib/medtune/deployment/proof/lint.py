@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune import files, folder
+from medtune import files
+from medtune.deployment import folder
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model.tensors import INDEX, Shard

@@ -1,0 +1,1 @@
+"""Adapters -> a proved folder in LM Studio."""
