@@ -23,8 +23,8 @@ from medtune.model.architecture import Anatomy
 from medtune.model.renderer import Chat
 from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
-from medtune.planner.shapes import PARTS
-from medtune.planner.subject import CPU, GPU, Model
+from medtune.planner.model import CPU, GPU, Model
+from medtune.planner.weights import PARTS
 from medtune.schemas import TrainConfig
 from medtune.training.cluster import ALONE
 from medtune.training.runlog import settings_hash
@@ -282,10 +282,10 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
     from medtune.model import cpu
-    from medtune.planner import load, memory
+    from medtune.planner import memory, workload
     from medtune.training import loss, sampler, trunk
 
-    assert load.BUCKET == sampler.BUCKET
+    assert workload.BUCKET == sampler.BUCKET
     assert CPU.block == cpu.BLOCK
     assert memory.CHUNK == loss.CHUNK
     assert memory.PASS_TOKENS == trunk.PASS_TOKENS

@@ -11,7 +11,7 @@ import pytest
 from medtune import config, planner
 from medtune.planner import Load, Machine
 from medtune.planner.machines import GIB, MACS
-from medtune.planner.subject import GPU
+from medtune.planner.model import GPU
 from medtune.schemas import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

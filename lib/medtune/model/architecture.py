@@ -15,7 +15,7 @@ from mlx.nn.utils import checkpoint as checkpointed
 
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.planner.shapes import TEXT_ONLY, WITH_IMAGES
+from medtune.planner.weights import TEXT_ONLY, WITH_IMAGES
 
 
 class Activations(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 from medtune.errors import UserError
 from medtune.history import History
 from medtune.model import base, published
-from medtune.planner.load import Load
 from medtune.planner.machines import GIB, Machine
+from medtune.planner.model import CPU, GPU
 from medtune.planner.plan import Measured, Plan, plan
-from medtune.planner.subject import CPU, GPU
+from medtune.planner.workload import Load
 from medtune.schemas import TrainConfig
 from medtune.training.runlog import METRICS, settings_hash
 

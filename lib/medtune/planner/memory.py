@@ -10,9 +10,9 @@ T length.
 
 from __future__ import annotations
 
-from medtune.planner.load import Load
-from medtune.planner.shapes import PARTS, Part
-from medtune.planner.subject import FLOAT, Model
+from medtune.planner.model import FLOAT, Model
+from medtune.planner.weights import PARTS, Part
+from medtune.planner.workload import Load
 
 STREAM_LAYERS = 4  # decoder layers of the trunk in memory at a time where all of them do not fit
 PASS_TOKENS = 4096  # of one trunk batch

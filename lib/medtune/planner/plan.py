@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from medtune.planner.load import Load
 from medtune.planner.machines import Machine
 from medtune.planner.memory import STREAM_LAYERS, Parts, cache_bytes, training_phase, trunk_phase, whole_model
-from medtune.planner.shapes import PARTS
-from medtune.planner.subject import FLOAT, Engine, Model
+from medtune.planner.model import FLOAT, Engine, Model
+from medtune.planner.weights import PARTS
+from medtune.planner.workload import Load
 from medtune.schemas import TrainConfig
 
 if TYPE_CHECKING:

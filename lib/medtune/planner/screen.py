@@ -10,8 +10,8 @@ from rich.text import Text
 from medtune.files import megabytes
 from medtune.i18n import tr
 from medtune.planner.machines import GIB, MACS, Machine
+from medtune.planner.model import GPU
 from medtune.planner.plan import Plan
-from medtune.planner.subject import GPU
 
 
 def render(plan: Plan) -> RenderableType:

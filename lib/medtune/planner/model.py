@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from medtune.planner.shapes import Part, Text, Weight
-from medtune.planner.towers import Tower
+from medtune.planner.vision import Tower
+from medtune.planner.weights import Part, Text, Weight
 from medtune.schemas import TrainConfig
 
 FLOAT = 4  # bytes of a number in adapters, their gradients and the optimizer's moments

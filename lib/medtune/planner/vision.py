@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from medtune.planner.shapes import Part, Weight
+from medtune.planner.weights import Part, Weight
 
 TOWER = "vision_tower"
 
