@@ -15,7 +15,8 @@ from PIL import Image
 
 from medtune import checks, cli
 from medtune.history import History
-from medtune.report import checklist, comparison, figures, markdown, nextsteps, page, words
+from medtune.report import advice as nextsteps
+from medtune.report import checklist, comparison, figures, markdown, names, page
 from medtune.report.facts import Facts, gather
 from medtune.report.numbers import Numbers
 from tests import fakerun
@@ -452,4 +453,4 @@ def test_the_history_of_the_fixture_is_what_the_receipt_says(run: Path) -> None:
 
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_every_kind_of_check_has_a_name_for_people(lang: Any) -> None:
-    assert [kind for kind in checks.kinds() if words.name(kind, lang) == kind] == []
+    assert [kind for kind in checks.kinds() if names.name(kind, lang) == kind] == []

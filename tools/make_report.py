@@ -29,11 +29,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.lang not in ("zh", "en"):
         raise UserError(tr("{found}: no such language of the report: zh or en", found=args.lang))
 
-    from medtune.report import facts, writing
+    from medtune.report import facts, write
 
     lang: Lang = args.lang
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    path = writing.write(facts.gather(args.run, args.baseline), args.out, lang, now)
+    path = write.write(facts.gather(args.run, args.baseline), args.out, lang, now)
     print(tr("report: {path} and REPORT.html beside it", path=path))
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medtune.i18n import Lang, tr
-from medtune.report import comparison, words
+from medtune.report import comparison
+from medtune.report import names as words
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
 from medtune.training.runlog import WEIGHTS

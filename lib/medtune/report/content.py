@@ -8,7 +8,7 @@ from typing import Any
 
 from medtune.i18n import Lang, tr
 from medtune.records import DIMENSIONS, IMAGE_MARKER
-from medtune.report import comparison, words
+from medtune.report import comparison, names
 from medtune.report.comparison import Row
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
@@ -191,7 +191,7 @@ def _dimension_findings(facts: Facts, lang: Lang) -> list[str]:
         tr(
             FINDINGS[row.verdict],
             lang,
-            dim=f"**{words.name(row.name, lang)}**",
+            dim=f"**{names.name(row.name, lang)}**",
             delta=write.signed(row.delta),
             low=write.write(row.low, "signed"),
             high=write.write(row.high, "signed"),
@@ -211,7 +211,7 @@ def _check_findings(facts: Facts, lang: Lang) -> list[str]:
         tr(
             "{check}: met in {tuned} of the answers, {baseline} before (n = {n}).",
             lang,
-            check=words.name(kind, lang),
+            check=names.name(kind, lang),
             tuned=write.percent(item["tuned"]),
             baseline=write.percent(item["baseline"]),
             n=item["n"],

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from medtune.history import Curve
 from medtune.i18n import Lang
 from medtune.records import DIMENSIONS, Dimension
-from medtune.report import comparison, words
+from medtune.report import comparison, names
 from medtune.report.facts import Facts
 
 BLUE, ORANGE, PURPLE, GREY, INK = "#1f6f8b", "#d9822b", "#7a5195", "#9aa5ab", "#1d2529"
@@ -77,7 +77,7 @@ def draw(facts: Facts, lang: Lang) -> dict[str, tuple[bytes, str]]:
     families = [font, "DejaVu Sans"] if font else ["DejaVu Sans"]
     style: dict[Any, Any] = {**STYLE, "font.family": families}
     with matplotlib.rc_context(style):
-        drawn = {name: drawing(facts, lambda text: words.name(text, spoken)) for name, drawing in DRAWINGS.items()}
+        drawn = {name: drawing(facts, lambda text: names.name(text, spoken)) for name, drawing in DRAWINGS.items()}
         return {name: _rendered(figure) for name, figure in drawn.items() if figure is not None}
 
 

@@ -12,7 +12,8 @@ import jinja2
 from medtune.i18n import Lang, tr
 from medtune.receipt import versions
 from medtune.records import DIMENSIONS
-from medtune.report import checklist, content, nextsteps, words
+from medtune.report import advice, checklist, content
+from medtune.report import names as words
 from medtune.report.checklist import Item
 from medtune.report.comparison import Row
 from medtune.report.facts import Facts
@@ -72,7 +73,7 @@ def _values(facts: Facts, lang: Lang) -> dict[str, Any]:
         "checklist": checklist.items(facts, lang),
         "losses": content.loss_table(facts),
         "findings": content.findings(facts, lang),
-        "advice": nextsteps.advice(facts, lang),
+        "advice": advice.advice(facts, lang),
         "hashes": content.hashes(facts, lang),
         "configs": content.configs(facts),
         "logs": ", ".join(code(path) for path in sorted(facts.run.glob("training_real_*.log"))) or write.missing,

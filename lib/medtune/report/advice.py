@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medtune.history import Curve
 from medtune.i18n import Lang, tr
 from medtune.records import DIMENSIONS
-from medtune.report import comparison, words
+from medtune.report import comparison, names
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
 
@@ -67,7 +67,7 @@ def _gate(facts: Facts, say: Say) -> Iterator[str]:
             yield say(
                 "The gate failed for {dim} ({delta} against {wanted} wanted): add records of this dimension, or raise "
                 "`objective.priorities.{key}.weight`, and train again.",
-                dim=words.name(row.name, say.lang),
+                dim=names.name(row.name, say.lang),
                 delta=say.write.signed(row.delta),
                 wanted=say.write.signed(wanted[row.name]),
                 key=row.name,
@@ -75,7 +75,7 @@ def _gate(facts: Facts, say: Say) -> Iterator[str]:
         elif row.verdict == "worse":
             yield say(
                 "{dim} became worse, which the interval confirms: look at its answers first.",
-                dim=words.name(row.name, say.lang),
+                dim=names.name(row.name, say.lang),
             )
 
 
@@ -118,7 +118,7 @@ def _evidence(facts: Facts, say: Say) -> Iterator[str]:
             yield say(
                 "{dim}: {n} test items can show a difference of about {detectable}, the one found is {delta}; about "
                 "{needed} items would decide it.",
-                dim=words.name(row.name, say.lang),
+                dim=names.name(row.name, say.lang),
                 n=row.n,
                 detectable=say.write.write(row.detectable, "score"),
                 delta=say.write.signed(row.delta),
@@ -136,7 +136,7 @@ def _shares(facts: Facts, say: Say) -> Iterator[str]:
         yield say(
             "{dim} has {effective} of the loss where {nominal} of the examples are nominal, since the rewards multiply "
             "the weights: `objective.share: loss` makes the loss itself follow the priorities.",
-            dim=words.name(dim, say.lang),
+            dim=names.name(dim, say.lang),
             effective=say.write.percent(effective[dim]),
             nominal=say.write.percent(nominal[dim]),
         )
