@@ -17,10 +17,10 @@ import pytest
 from rich.console import Console
 
 from medtune import cli
-from medtune.history import History
+from medtune.metrics import History
 from medtune.monitor import plot, watch, web
-from medtune.monitor.progress import observe, progress
 from medtune.monitor.screen import Screen, summary
+from medtune.monitor.status import observe, progress
 from medtune.progress import duration
 from tests import fakerun
 from tools import monitor_training

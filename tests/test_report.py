@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from medtune import checks, cli
-from medtune.history import History
+from medtune.metrics import History
 from medtune.report import advice as nextsteps
 from medtune.report import checklist, comparison, figures, markdown, names, page
 from medtune.report.facts import Facts, gather

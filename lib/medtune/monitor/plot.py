@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
-from medtune.history import Curve
+from medtune.metrics import Curve
 
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bit of the dot in column x, row y of a cell
 Cell = tuple[str, int | None]  # a character and the number of the curve that is drawn in it

@@ -11,10 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from medtune.history import Curve, Row
 from medtune.i18n import tr
+from medtune.metrics import Curve, Row
 from medtune.monitor import plot
-from medtune.monitor.progress import Progress, latest, time_of
+from medtune.monitor.status import Progress, latest, time_of
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
 

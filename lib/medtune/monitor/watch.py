@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from medtune.monitor.progress import Progress, observe, time_of
 from medtune.monitor.screen import Screen, line, summary
+from medtune.monitor.status import Progress, observe, time_of
 
 INTERVAL = 1.0  # seconds between two looks at the file
 

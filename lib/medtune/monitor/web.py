@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
-from medtune.history import Curve
 from medtune.i18n import language, tr
-from medtune.monitor.progress import Progress, latest, observe
+from medtune.metrics import Curve
+from medtune.monitor.status import Progress, latest, observe
 from medtune.records import DIMENSIONS
 
 HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
-from medtune.history import History
+from medtune.metrics import History
 from medtune.model import base, published
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.model import CPU, GPU

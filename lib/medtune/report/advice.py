@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from medtune.history import Curve
 from medtune.i18n import Lang, tr
+from medtune.metrics import Curve
 from medtune.records import DIMENSIONS
 from medtune.report import comparison, names
 from medtune.report.facts import STAGES, Facts

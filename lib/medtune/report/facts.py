@@ -8,8 +8,8 @@ from typing import Any
 
 from medtune import files
 from medtune.errors import UserError
-from medtune.history import History
 from medtune.i18n import tr
+from medtune.metrics import History
 from medtune.receipt import VERBS, Receipt
 from medtune.report import freshness
 

@@ -13,8 +13,8 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from medtune.history import Curve
 from medtune.i18n import Lang
+from medtune.metrics import Curve
 from medtune.records import DIMENSIONS, Dimension
 from medtune.report import comparison, names
 from medtune.report.facts import Facts

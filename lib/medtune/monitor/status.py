@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from medtune.history import History, Row
 from medtune.i18n import tr
+from medtune.metrics import History, Row
 from medtune.progress import duration
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
