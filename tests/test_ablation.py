@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medtune import ablation, cli
+from medtune import cli
+from medtune.bench import ablation
 from medtune.receipt import Receipt
 from medtune.training import job
 from tests.test_evaluation_tool import EVAL

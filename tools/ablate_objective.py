@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from medtune import ablation, cli, config, files, receipt
-from medtune.ablation import Ablation, AblationConfig
+from medtune import cli, config, files, receipt
+from medtune.bench import ablation
+from medtune.bench.ablation import Ablation, AblationConfig
 from medtune.evaluation.predictions import FILE
 from medtune.i18n import tr
 from medtune.model import runtime
