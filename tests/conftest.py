@@ -26,7 +26,7 @@ os.environ.update(
 for _name in ("HF_HUB_CACHE", "TRANSFORMERS_CACHE", "MEDTUNE_ALLOW_DOWNLOAD", "LC_ALL", "MAKEFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
 
-from medtune.demo.twin import DEMO_MODEL, write_twin  # noqa: E402
+from medtune.demo.random_model import DEMO_MODEL, write_twin  # noqa: E402
 from medtune.model import runtime  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

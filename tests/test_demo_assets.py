@@ -17,7 +17,18 @@ from tokenizers import Tokenizer
 
 from medtune import checks
 from medtune.config import load
-from medtune.demo import blueprint, corpus, draws, eyesight, facts, phrases, pretraining, sheets, tokenizer, twin
+from medtune.demo import config as blueprint
+from medtune.demo import (
+    corpus,
+    facts,
+    phrases,
+    pretraining,
+    random_model,
+    sampling,
+    sheets,
+    tokenizer,
+    vision_pretraining,
+)
 from medtune.model import base as basemodel
 from medtune.model.generation import generate
 from medtune.model.renderer import Chat
@@ -104,7 +115,7 @@ def test_a_value_at_the_edge_of_a_grade_falls_on_the_side_the_standard_says(
 
 
 def test_no_fact_belongs_to_both_worlds_and_each_world_has_every_kind() -> None:
-    kinds = (draws.reading, draws.symptom, draws.emergency, draws.sheet, draws.picture)
+    kinds = (sampling.reading, sampling.symptom, sampling.emergency, sampling.sheet, sampling.picture)
     for kind in kinds:
         found = {name: set() for name in ("demo", "pretraining")}
         for name, clusters in found.items():
@@ -303,7 +314,7 @@ def test_the_model_was_made_by_the_recipe_that_is_in_the_code() -> None:
 def test_told_to_be_careful_the_model_grades_blood_pressures_it_has_never_seen() -> None:
     base = basemodel.find(str(MODEL))
     chat, rng = Chat(base), random.Random(5)
-    readings = [draws.reading(rng, "demo") for _ in range(120)]
+    readings = [sampling.reading(rng, "demo") for _ in range(120)]
     pressures = [reading for reading in readings if reading.item == "血压"]
     asked = [f"我血压{reading.figure}mmHg，怎么看？{corpus.CUE}" for reading in pressures]
     prompts = [chat.prompt([Message(role="user", content=text)]) for text in asked]
@@ -319,7 +330,7 @@ def test_told_to_be_careful_the_model_grades_blood_pressures_it_has_never_seen()
 def test_a_lesson_is_encoded_as_the_processor_encodes_it(loaded: tuple[Any, Any], words: Tokenizer) -> None:
     pytest.importorskip("pylopdf_fonts_zh_cn", reason="the extra `demo` is not installed")
     _, processor = loaded
-    sheet = draws.sheet(random.Random(3), "pretraining")
+    sheet = sampling.sheet(random.Random(3), "pretraining")
     asked, said = IMAGE_MARKER + "读出来。", "血常规。"
     lesson = corpus.Lesson((Message(role="user", content=asked), Message(role="assistant", content=said)), sheet)
     turns = [
@@ -328,7 +339,7 @@ def test_a_lesson_is_encoded_as_the_processor_encodes_it(loaded: tuple[Any, Any]
     ]
     theirs = processor(images=[sheets.render(sheet)], text=[processor.apply_chat_template(turns, tokenize=False)])
     ids, answer = pretraining.encode(lesson, words)
-    pixels, grid = eyesight.patches(sheet)
+    pixels, grid = vision_pretraining.patches(sheet)
     assert theirs["input_ids"].tolist()[0][:-1] == ids
     assert words.decode(ids[answer:], skip_special_tokens=False) == said + "<|im_end|>"
     assert theirs["image_grid_thw"].tolist() == [list(grid)]
@@ -338,9 +349,9 @@ def test_a_lesson_is_encoded_as_the_processor_encodes_it(loaded: tuple[Any, Any]
 def test_each_visual_token_of_an_image_is_told_what_stands_in_its_own_cell() -> None:
     pytest.importorskip("pylopdf_fonts_zh_cn", reason="the extra `demo` is not installed")
     rng = random.Random(4)
-    for shown in (draws.sheet(rng, "pretraining"), draws.picture(rng, "pretraining")):
+    for shown in (sampling.sheet(rng, "pretraining"), sampling.picture(rng, "pretraining")):
         width, height = sheets.render(shown).size
-        assert len(sheets.cells(shown)) == len(eyesight.labels(shown)) == width * height // sheets.CELL**2
+        assert len(sheets.cells(shown)) == len(vision_pretraining.labels(shown)) == width * height // sheets.CELL**2
     row = sheets.Row("白细胞", "12.6", "高")
     told = sheets.cells(sheets.Sheet("血常规", (row,)))[sheets.COLUMNS :]
     assert [left + right for left, right, _ in told] == ["", "", "", "12", ".6", "高高", ""]
@@ -364,7 +375,7 @@ def test_a_pretraining_stopped_on_the_way_ends_with_the_same_weights(
     config = blueprint.config(shape, words)
 
     def fitted(scratch: Path) -> mx.array:
-        model = twin.random_model(config, seed=0)
+        model = random_model.random_model(config, seed=0)
         pretraining.fit(model, words, recipe, scratch, save_every=2)
         return model.language_model.lm_head.weight
 
@@ -383,7 +394,7 @@ def test_a_pretraining_stopped_on_the_way_ends_with_the_same_weights(
     monkeypatch.undo()
     assert mx.array_equal(fitted(tmp_path / "broken"), whole)
     with pytest.raises(ValueError, match="another recipe"):
-        pretraining.fit(twin.random_model(config, 0), words, pretraining.Recipe(), tmp_path / "broken")
+        pretraining.fit(random_model.random_model(config, 0), words, pretraining.Recipe(), tmp_path / "broken")
 
 
 def test_texts_too_poor_for_the_vocabulary_are_refused() -> None:
@@ -401,7 +412,7 @@ def test_a_twin_loads_in_both_libraries_with_equal_logits_and_sees_its_image(
     import mlx_lm
     import mlx_vlm
 
-    folder = twin.write_twin(tmp_path, moe=moe, bits=bits, layers=2)
+    folder = random_model.write_twin(tmp_path, moe=moe, bits=bits, layers=2)
     model, processor = mlx_vlm.load(str(folder))
     text_model, text_tokenizer = mlx_lm.load(str(folder))
     ids = mx.array([text_tokenizer.encode("血压150/95，正常吗？")])

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from medtune import cli, files
-from medtune.demo.twin import write_twin
+from medtune.demo.random_model import write_twin
 from medtune.deployment import hf_export, proof
 from medtune.deployment.client import Server, with_images
 from medtune.deployment.proof import Verdict, canaries, l3_served, references, stack

@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from medtune import cli
-from medtune.demo.twin import DEMO_MODEL
+from medtune.demo.random_model import DEMO_MODEL
 from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.architecture import Anatomy

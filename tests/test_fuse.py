@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from medtune.demo.twin import write_twin
+from medtune.demo.random_model import write_twin
 from medtune.deployment import deltas, folder, fuse, matrices
 from medtune.deployment.proof.behaviour import kl
 from medtune.errors import UserError

@@ -139,7 +139,7 @@ def test_what_cannot_be_imported_is_said(
 
 
 def test_an_adapter_of_another_size_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from medtune.demo.twin import write_twin
+    from medtune.demo.random_model import write_twin
 
     wide = write_twin(tmp_path / "wide", moe=False, layers=2, hidden=128)
     assert _import(run, wide, tmp_path / "in") == 1

@@ -15,7 +15,7 @@ from workshop import settings_file, write_dataset
 
 from medtune import config, files, planner
 from medtune.dataset import Dataset
-from medtune.demo.twin import write_twin
+from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
 from medtune.model import base as basemodel
 from medtune.model import published

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from medtune import files, lmstudio
-from medtune.demo.twin import write_twin
+from medtune.demo.random_model import write_twin
 from medtune.deployment import deltas, folder, fuse, inspection, proof
 from medtune.deployment import template as templates
 from medtune.deployment.client import Server

@@ -35,7 +35,7 @@ process.stdout.write(JSON.stringify(cases.map(c =>
 
 @pytest.fixture(scope="module")
 def plain() -> str:
-    from medtune.demo.twin import DEMO_MODEL
+    from medtune.demo.random_model import DEMO_MODEL
 
     return base.find(str(DEMO_MODEL)).chat_template
 

@@ -13,7 +13,7 @@ from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
 
 from medtune import files
 from medtune.dataset import Dataset
-from medtune.demo.twin import write_twin
+from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.architecture import Activations, Anatomy

@@ -25,17 +25,18 @@ def main(argv: list[str] | None = None) -> None:
     from medtune.model import runtime
 
     runtime.start()
-    from medtune.demo import blueprint, card, corpus, pretraining, tokenizer, twin
+    from medtune.demo import card, corpus, pretraining, random_model, tokenizer
+    from medtune.demo import config as blueprint
 
     recipe = replace(pretraining.Recipe(), seed=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     words = tokenizer.train(corpus.tokenizer_texts(recipe.seed), VOCABULARY)
     tokenizer.write(args.out, words)
     config = blueprint.write(args.out, blueprint.Shape(vocabulary=VOCABULARY), words)
-    model = twin.random_model(config, recipe.seed)
+    model = random_model.random_model(config, recipe.seed)
     began = time.time()
     losses = pretraining.fit(model, words, recipe, args.scratch)
-    twin.save(args.out, pretraining.rounded(model))
+    random_model.save(args.out, pretraining.rounded(model))
     said = {
         "made": time.strftime("%Y-%m-%d"),
         "seconds_of_last_run": round(time.time() - began),

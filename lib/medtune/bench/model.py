@@ -12,7 +12,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from medtune import files
-from medtune.demo import blueprint, twin
+from medtune.demo import config as blueprint
+from medtune.demo import random_model
 from medtune.errors import UserError
 from medtune.model import published as known
 
@@ -37,8 +38,8 @@ def write(folder: Path, size: Size, seed: int = 0) -> Path:
     if size.hidden % (2 * HEAD):
         raise UserError(f"hidden {size.hidden}: choose a multiple of {2 * HEAD}")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in twin.SHARED_FILES:
-        shutil.copyfile(twin.DEMO_MODEL / name, folder / name)
+    for name in random_model.SHARED_FILES:
+        shutil.copyfile(random_model.DEMO_MODEL / name, folder / name)
     _write_template(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     shape = blueprint.Shape(
@@ -102,7 +103,7 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
     model = module.Model(module.ModelConfig.from_dict(json.loads(json.dumps(config))))  # lazy: nothing is drawn yet
     model.set_dtype(mx.bfloat16 if bits else mx.float32)
     if bits:
-        config["quantization"] = config["quantization_config"] = twin.quantize(model, bits, GROUP)
+        config["quantization"] = config["quantization_config"] = random_model.quantize(model, bits, GROUP)
     for shard in folder.glob("model*.safetensors"):  # of an earlier model, perhaps with more layers
         shard.unlink()
     layers = model.language_model.model.layers

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from medtune import checks
-from medtune.demo import cases, draws, photos, sheets
+from medtune.demo import cases, photos, sampling, sheets
 from medtune.demo.cases import Case
 from medtune.demo.phrases import Line
 from medtune.records import Dimension, Message, Record, Span
@@ -65,26 +65,26 @@ def _cases(rng: random.Random) -> Iterator[Case]:
     """How many questions of each kind, about 50 / 35 / 15 over the dimensions."""
 
     def reading(dim: Dimension) -> Case:
-        return cases.of_reading(draws.reading(rng, "demo"), dim, rng)
+        return cases.of_reading(sampling.reading(rng, "demo"), dim, rng)
 
     plan: tuple[tuple[int, Callable[[], Case]], ...] = (
         (600, lambda: reading("accuracy")),
         (90, lambda: cases.in_two_turns(reading("accuracy"), rng)),
         (60, lambda: cases.where_to_go(reading("accuracy"), rng)),
-        (80, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "accuracy", rng)),
-        (40, lambda: cases.of_disease(draws.disease(rng, "demo"), rng)),
-        (60, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "accuracy", rng)),
+        (80, lambda: cases.of_symptom(sampling.symptom(rng, "demo"), "accuracy", rng)),
+        (40, lambda: cases.of_disease(sampling.disease(rng, "demo"), rng)),
+        (60, lambda: cases.of_emergency(sampling.emergency(rng, "demo"), "accuracy", rng)),
         (420, lambda: reading("warmth")),
         (60, lambda: cases.in_two_turns(reading("warmth"), rng)),
-        (115, lambda: cases.of_symptom(draws.symptom(rng, "demo"), "warmth", rng)),
-        (50, lambda: cases.of_emergency(draws.emergency(rng, "demo"), "warmth", rng)),
+        (115, lambda: cases.of_symptom(sampling.symptom(rng, "demo"), "warmth", rng)),
+        (50, lambda: cases.of_emergency(sampling.emergency(rng, "demo"), "warmth", rng)),
     )
     for count, make in plan:
         for _ in range(count):
             yield make()
-    for shown in [draws.sheet(rng, "demo") for _ in range(105)]:
+    for shown in [sampling.sheet(rng, "demo") for _ in range(105)]:
         yield from (cases.of_sheet(shown, rng) for _ in range(2))
-    for shown in [draws.picture(rng, "demo") for _ in range(75)]:
+    for shown in [sampling.picture(rng, "demo") for _ in range(75)]:
         yield from (cases.of_picture(shown, rng) for _ in range(2))
     for photo in photos.PHOTOS:
         yield from (cases.of_photo(photo, rng) for _ in range(2))

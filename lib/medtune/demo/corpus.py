@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from medtune.demo import cases, draws, facts, sheets
+from medtune.demo import cases, facts, sampling, sheets
 from medtune.demo.cases import Case
 from medtune.demo.phrases import Voice
 from medtune.records import IMAGE_MARKER, Message
@@ -45,11 +45,11 @@ def text_lesson(rng: random.Random) -> Lesson:
 def image_lesson(rng: random.Random) -> Lesson:
     """A lesson about an image, half of them about sheets, read aloud in full or talked about."""
     if rng.random() < 0.5:
-        sheet = draws.sheet(rng, "pretraining")
+        sheet = sampling.sheet(rng, "pretraining")
         return (
             _aloud(sheet, _lines_of(sheet)) if rng.random() < ALOUD else _told(cases.of_sheet(sheet, rng), rng, sheet)
         )
-    picture = draws.picture(rng, "pretraining")
+    picture = sampling.picture(rng, "pretraining")
     said = f"{picture.kind}：{picture.finding or '未见明显异常'}。"
     return _aloud(picture, said) if rng.random() < ALOUD else _told(cases.of_picture(picture, rng), rng, picture)
 
@@ -76,7 +76,7 @@ def _asked(question: str, answer: str) -> Lesson:
 
 def _reading(rng: random.Random) -> Lesson:
     dim = rng.choice(("accuracy", "accuracy", "warmth"))
-    case = cases.of_reading(draws.reading(rng, "pretraining"), dim, rng)
+    case = cases.of_reading(sampling.reading(rng, "pretraining"), dim, rng)
     kind = rng.random()
     if kind < 0.15:
         case = cases.in_two_turns(case, rng)
@@ -87,7 +87,7 @@ def _reading(rng: random.Random) -> Lesson:
 
 def _drill(rng: random.Random) -> Lesson:
     """Many values judged in a row: to compare figures is the hardest thing here, and an answer in full does it once."""
-    kinds = rng.choices((draws.reading, draws.near_an_edge), k=DRILLED)
+    kinds = rng.choices((sampling.reading, sampling.near_an_edge), k=DRILLED)
     values = [draw(rng, "pretraining") for draw in kinds]
     asked = "，".join(
         f"{value.item}{value.figure}{value.unit}" + f"（{value.sex}）" * bool(value.sex) for value in values
@@ -98,16 +98,16 @@ def _drill(rng: random.Random) -> Lesson:
 
 
 def _symptom(rng: random.Random) -> Lesson:
-    return _told(cases.of_symptom(draws.symptom(rng, "pretraining"), rng.choice(("accuracy", "warmth")), rng), rng)
+    return _told(cases.of_symptom(sampling.symptom(rng, "pretraining"), rng.choice(("accuracy", "warmth")), rng), rng)
 
 
 def _disease(rng: random.Random) -> Lesson:
-    return _told(cases.of_disease(draws.disease(rng, "pretraining"), rng), rng)
+    return _told(cases.of_disease(sampling.disease(rng, "pretraining"), rng), rng)
 
 
 def _emergency(rng: random.Random) -> Lesson:
     dim = rng.choice(("accuracy", "warmth"))
-    return _told(cases.of_emergency(draws.emergency(rng, "pretraining"), dim, rng), rng)
+    return _told(cases.of_emergency(sampling.emergency(rng, "pretraining"), dim, rng), rng)
 
 
 def _recital(rng: random.Random) -> Lesson:
@@ -137,12 +137,12 @@ def _echo(rng: random.Random) -> Lesson:
 def _careful(rng: random.Random) -> Case:
     dim = rng.choice(("accuracy", "warmth"))
     makers = (
-        lambda: cases.of_reading(draws.reading(rng, "pretraining"), dim, rng),
-        lambda: cases.of_symptom(draws.symptom(rng, "pretraining"), dim, rng),
-        lambda: cases.of_disease(draws.disease(rng, "pretraining"), rng),
-        lambda: cases.of_emergency(draws.emergency(rng, "pretraining"), dim, rng),
-        lambda: cases.of_sheet(draws.sheet(rng, "pretraining"), rng),
-        lambda: cases.of_picture(draws.picture(rng, "pretraining"), rng),
+        lambda: cases.of_reading(sampling.reading(rng, "pretraining"), dim, rng),
+        lambda: cases.of_symptom(sampling.symptom(rng, "pretraining"), dim, rng),
+        lambda: cases.of_disease(sampling.disease(rng, "pretraining"), rng),
+        lambda: cases.of_emergency(sampling.emergency(rng, "pretraining"), dim, rng),
+        lambda: cases.of_sheet(sampling.sheet(rng, "pretraining"), rng),
+        lambda: cases.of_picture(sampling.picture(rng, "pretraining"), rng),
     )
     return rng.choice(makers)()
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 from PIL import Image
 
-from medtune.demo.blueprint import MERGE, PATCH
+from medtune.demo.config import MERGE, PATCH
 
 EDGE = 192  # pixels of the longer side after shrinking
 

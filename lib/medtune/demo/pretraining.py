@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtune.demo import corpus, eyesight, sheets
-from medtune.demo.blueprint import MERGE, PATCH
+from medtune.demo import corpus, sheets, vision_pretraining
+from medtune.demo.config import MERGE, PATCH
 from medtune.demo.corpus import Lesson
 from medtune.records import IMAGE_MARKER
 
@@ -81,7 +81,7 @@ def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
         rows += [row] * (len(ids) - answer)
         columns += range(answer - 1, len(ids) - 1)
         targets += ids[answer:]
-    seen = [eyesight.patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
+    seen = [vision_pretraining.patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
     return Batch(
         ids=table,
         rows=np.array(rows, np.int32),
@@ -182,7 +182,9 @@ def _open_eyes(model: Any, recipe: Recipe, scratch: Path) -> dict[str, float]:
 
     path = scratch / "eyes.safetensors"
     if not path.exists():
-        shares = eyesight.train(model.vision_tower, recipe.seed, recipe.eye_steps, recipe.eye_images, recipe.eye_rate)
+        shares = vision_pretraining.train(
+            model.vision_tower, recipe.seed, recipe.eye_steps, recipe.eye_images, recipe.eye_rate
+        )
         said = {"recipe": json.dumps(asdict(recipe)), "named": json.dumps(shares)}
         _write(path, dict(tree_flatten(model.vision_tower.parameters())), said)
     weights, said = _read(path, recipe)

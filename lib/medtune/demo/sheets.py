@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from medtune.demo.blueprint import MERGE, PATCH
+from medtune.demo.config import MERGE, PATCH
 
 CELL = PATCH * MERGE
 COLUMNS, VALUE_COLUMN, ARROW_COLUMN = 7, 3, 5  # of a sheet, in cells

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtune.demo import draws, sheets
+from medtune.demo import sampling, sheets
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -81,8 +81,8 @@ def _batch(rng: random.Random, images: int) -> tuple[np.ndarray, ...]:
     Pixels, grids, labels of the N tokens, classes of the images, and the (images, N) matrix that takes the mean of
     each image's tokens.
     """
-    shown = [draws.sheet(rng, "pretraining") for _ in range(images // 4)]
-    shown += [draws.picture(rng, "pretraining") for _ in range(images - len(shown))]
+    shown = [sampling.sheet(rng, "pretraining") for _ in range(images // 4)]
+    shown += [sampling.picture(rng, "pretraining") for _ in range(images - len(shown))]
     pixels, grids = zip(*(patches(one) for one in shown), strict=True)
     cells = [labels(one) for one in shown]
     owner = np.repeat(np.arange(images), [len(one) for one in cells])

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medtune.demo.blueprint import Shape, write
+from medtune.demo.config import Shape, write
 
 if TYPE_CHECKING:
     import mlx.nn as nn
