@@ -6,6 +6,7 @@ The language is ``MEDTUNE_LANG`` (zh or en), else that of the system's locale, e
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import yaml
 
 Lang = Literal["zh", "en"]
+Words = Mapping[Lang, str]  # a name or a sentence in both languages, where it stands beside what it names
 TEXTS = Path(__file__).parent / "texts"
 
 
@@ -27,6 +29,12 @@ def tr(sentence: str, lang: Lang | None = None, **values: Any) -> str:
     """Say ``sentence`` in the person's language, ``{name}`` filled from ``values``."""
     if (lang or language()) == "zh":
         sentence = _chinese().get(sentence, sentence)
+    return sentence.format(**values) if values else sentence
+
+
+def say(words: Words, lang: Lang | None = None, **values: Any) -> str:
+    """Say what stands in both languages, ``{name}`` filled from ``values``."""
+    sentence = words[lang or language()]
     return sentence.format(**values) if values else sentence
 
 
