@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -30,6 +30,16 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(paths: Mapping[str, Path], mode: Literal["w", "wb"] = "w") -> Iterator[dict[str, Any]]:
+    """Yield files opened for writing, by name; each is moved to its place when all of them are written."""
+    encoding = "utf-8" if mode == "w" else None
+    with ExitStack() as stack:
+        partial = {name: stack.enter_context(atomic(path)) for name, path in paths.items()}
+        with ExitStack() as opened:
+            yield {name: opened.enter_context(open(path, mode, encoding=encoding)) for name, path in partial.items()}
 
 
 def write_text(path: Path, text: str) -> None:
