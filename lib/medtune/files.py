@@ -15,6 +15,7 @@ from typing import Any, Literal
 from medtune.errors import UserError
 from medtune.i18n import tr
 
+Json = dict[str, Any]  # a JSON object
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -78,7 +79,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path) -> Iterator[tuple[int, Json]]:
     """Yield (line number, object) of a file this project wrote; a broken line is a UserError."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -86,7 +87,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _object(line, f"{path}:{number}")
 
 
-def _object(line: bytes, place: str) -> dict[str, Any]:
+def _object(line: bytes, place: str) -> Json:
     try:
         found = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
