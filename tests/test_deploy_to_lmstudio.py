@@ -43,9 +43,10 @@ def _without_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the levels that need no process of their own, for tests about something else."""
-    quick = [(level, module) for level, module in proof.levels(after_commit=False) if level == "L0"]
-    monkeypatch.setattr(proof, "levels", lambda *, after_commit: iter([] if after_commit else quick))
+    """Only the levels that need no process of their own look, for tests about something else."""
+    for level, module in proof.levels():
+        if level != "L0":
+            monkeypatch.setattr(module, "check", lambda subject: Verdict("skipped"))
     monkeypatch.setattr(references, "record", lambda *args: references.References([], ""))
 
 
@@ -145,7 +146,8 @@ def test_an_answer_of_the_app_that_is_the_bases_brings_the_old_version_back(
         def found(subject: Any, *, after_commit: bool = False) -> Any:
             assert subject.folder.exists()
             kind: Any = verdict if after_commit else "passed"
-            yield Verdict("L3" if after_commit else "L0", "LM Studio itself", kind, {"untouched": 1}, "like the base's")
+            faults = [{"fault": "not_mlx_vision"}] if kind == "failed" else []
+            yield Verdict(kind, {"untouched": 1}, faults, "L3" if after_commit else "L0", "LM Studio itself")
 
         return found
 
@@ -155,7 +157,8 @@ def test_an_answer_of_the_app_that_is_the_bases_brings_the_old_version_back(
     write_run(run, base, size=0.2)
     monkeypatch.setattr(proof, "run", levels("failed"))
     assert _deploy(run) == 1
-    assert "refused at L3 (LM Studio itself): like the base's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "refused at L3 (LM Studio itself): LM Studio does not list it as an MLX model with vision" in said
     assert files.sha256(_folder(run) / "model.safetensors") == first
     assert not (run / "deployment.json").exists()
 
@@ -389,7 +392,7 @@ def test_a_deployed_model_can_be_proved_again_and_the_receipt_says_what_was_foun
     assert "no such receipt" in capsys.readouterr().err
     assert _deploy(run) == 0
     before = {path.name: files.sha256(path) for path in _folder(run).iterdir()}
-    found = Verdict("L3", "LM Studio itself", "passed", {"telling": 5, "like_tuned": 5}, "")
+    found = Verdict("passed", {"telling": 5, "like_tuned": 5}, [], "L3", "LM Studio itself")
     monkeypatch.setattr(proof, "run", lambda subject, *, after_commit=False: iter([found] if after_commit else []))
     assert _deploy(run, "--prove") == 0
     assert "5 of 5 telling answers like base + adapter's" in capsys.readouterr().out
