@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import shutil
+import string
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +20,8 @@ import pytest
 from medtune import files, lmstudio
 from medtune.demo.random_model import write_twin
 from medtune.deployment import deltas, folder, fuse, proof, template
-from medtune.deployment.client import Server
+from medtune.deployment.client import NotRunning, Server
+from medtune.deployment.fidelity import Fidelity, Tally
 from medtune.deployment.inspection import Inspection
 from medtune.deployment.proof import (
     Subject,
@@ -26,8 +30,10 @@ from medtune.deployment.proof import (
     canaries,
     l0_lint,
     l0_weights,
+    l1_pinned,
     l2_app,
     l3_served,
+    lint,
     references,
     sentences,
     stack,
@@ -35,6 +41,9 @@ from medtune.deployment.proof import (
 from medtune.deployment.proof.references import Reference, References
 from medtune.model import base as basemodel
 from medtune.model.tensors import INDEX, Weights
+from medtune.report import markdown
+from medtune.report.facts import gather
+from tests import fakerun
 from tests.deployed import ATTENTION, App, write_run
 
 SYSTEM = "你是一位医生。"
@@ -344,6 +353,35 @@ def test_what_keeps_the_app_from_being_asked_is_said_and_is_no_fault(good: Good,
     assert l3_served.check(subject) == Verdict.skipped("not_listed", key="medtune/small-v2")
 
 
+def test_a_server_that_stops_answering_is_told_by_its_address(
+    good: Good, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.install()
+
+    def gone(self: Server) -> list[dict[str, Any]]:
+        raise NotRunning("http://127.0.0.1:9/api/v1/models", "refused")
+
+    monkeypatch.setattr(Server, "described", gone)
+    told = {"url": "http://127.0.0.1:9/api/v1/models", "error": "refused"}
+    assert l3_served.check(_telling(good, app.home)) == Verdict.skipped("no_answer", **told)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("Medtune/Small-V2", True),
+        ("medtune/small-v2", True),
+        ("/Users/a/.lmstudio/models/medtune/small-v2/", True),
+        ("my-medtune/small-v2", False),
+        ("medtune/small-v20", False),
+    ],
+)
+def test_the_app_may_spell_a_models_folder_in_its_own_case(app: App, path: str, found: bool) -> None:
+    app.listed[0]["path"] = path
+    app.install()
+    assert bool(l3_served._listed(lmstudio.Lms(app.home), "Medtune/Small-V2")) is found
+
+
 @pytest.mark.parametrize(
     "described",
     [
@@ -404,3 +442,175 @@ def test_the_apps_interpreter_is_asked_where_it_is_installed(good: Good, tmp_pat
     python.write_text("#!/bin/sh\necho 'ImportError: no Metal here' >&2\nexit 1\n")
     python.chmod(0o755)
     assert _said(l2_app, l2_app.check(at)) == "the folder does not load: ImportError: no Metal here"
+
+
+# --- What is no number, and what was not measured, does not pass ---
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("share", "cosine"), [(NAN, 1.0), (1.0, NAN), (NAN, NAN), (0.89, 1.0)])
+def test_a_change_whose_figures_are_no_numbers_is_lost(share: float, cosine: float, packed: bool) -> None:
+    found = list(l0_weights.lost("m", Fidelity(share, cosine, 0.1, 0.0), packed))
+    assert [one["fault"] for one in found] == ["lost"]
+    assert list(l0_weights.lost("m", Fidelity(0.91, 0.91, 0.1, 0.0), packed)) == []
+
+
+def test_noise_that_is_no_number_is_not_taken_for_none() -> None:
+    tally = Tally()
+    tally.add(mx.ones((2, 2)), mx.full((2, 2), 1.5), mx.full((2, 2), NAN))
+    assert np.isnan(tally.fidelity.noise) and not tally.fidelity.kept
+
+
+def test_an_adapter_that_changes_nothing_and_a_proof_that_asks_nothing_fail(good: Good) -> None:
+    nothing = dataclasses.replace(good.subject, deltas=[], references=References([], ""))
+    assert l0_weights.check(nothing) == Verdict("failed", {}, [{"fault": "nothing_adapted"}])
+    assert behaviour.check(nothing, Path("/no/python")) == Verdict("failed", {}, [{"fault": "nothing_asked"}])
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "faults"),
+    [
+        ({"answer": NAN}, {"answers_differ", "like_the_base", "blind"}),
+        ({"shown": NAN}, {"blind"}),
+        ({"tuned": NAN}, {"answers_differ", "like_the_base", "blind"}),
+        ({"base": NAN}, {"like_the_base"}),
+        ({"other": NAN}, {"blind"}),
+        ({"other": None, "shown": None}, {"vision_not_asked"}),
+        ({}, set()),
+    ],
+)
+def test_answers_and_references_that_are_no_numbers_do_not_pass(spoiled: dict[str, Any], faults: set[str]) -> None:
+    rows: dict[str, Any] = {name: _row(seed=seed) for seed, name in enumerate(("tuned", "base", "other"))}
+    rows |= {"answer": rows["tuned"], "shown": rows["other"]}
+    rows |= {name: None if value is None else np.full((4, 8), value) for name, value in spoiled.items()}
+    good = _reference(_row(seed=0), _row(seed=1), _row(seed=2))
+    fine = behaviour.Answers(np.arange(3), good.tuned, good.tuned_other)
+    item = dataclasses.replace(_reference(rows["tuned"], rows["base"], rows["other"]), canary=canaries.Canary("d", ()))
+    answers = {"d": behaviour.Answers(np.arange(3), rows["answer"], rows["shown"])}
+    assert {one["fault"] for one in behaviour.faults(behaviour.compare([item], answers))} == faults
+    if "vision_not_asked" not in faults:  # and a sound canary beside it does not hide it
+        figures = behaviour.compare([good, item], answers | {"c": fine})
+        assert {one["fault"] for one in behaviour.faults(figures)} >= faults - {"answers_differ"}
+        assert (figures["kl_limit_broken"] == ["d"]) == ("answers_differ" in faults)
+
+
+@pytest.mark.parametrize(("tuned", "base"), [(NAN, 0), (3, NAN), (0, 0), (2, 2)])
+def test_the_apps_answers_pass_only_when_more_of_them_follow_the_tuned_model(tuned: float, base: float) -> None:
+    (fault,) = l3_served.faults({"telling": 4, "like_tuned": tuned, "like_base": base})
+    assert fault["fault"] == "like_the_base"
+    assert l3_served.faults({"telling": 4, "like_tuned": 3, "like_base": 1}) == []
+
+
+def test_an_app_whose_answers_could_tell_nothing_has_proved_nothing(
+    good: Good, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.install()
+    items = [dataclasses.replace(item, tuned_text="同", base_text="同") for item in good.subject.references.items]
+    _says(monkeypatch, lambda item: "同", items)
+    subject = dataclasses.replace(good.subject, home=app.home, references=References(items, SYSTEM))
+    verdict = l3_served.check(subject)
+    assert (verdict.verdict, verdict.faults) == ("skipped", [{"fault": "nothing_tells"}])
+    assert verdict.figures["telling"] == 0 and verdict.figures["asked"] == len(items)
+
+
+# --- Facts, and the sentences made of them ---
+
+
+def _fields(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+def test_every_word_of_every_level_is_there_in_both_languages_with_the_same_values() -> None:
+    for _, module in proof.levels():
+        words = [module.NAME, getattr(module, "FIGURES", module.NAME), *getattr(module, "SENTENCES", {}).values()]
+        assert all(set(word) == {"en", "zh"} and _fields(word["en"]) == _fields(word["zh"]) for word in words)
+
+
+def test_every_code_of_a_fault_has_its_sentence_beside_it() -> None:
+    sources = [module for _, module in proof.levels()] + [behaviour, lint]
+    for module in sources:
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
+            codes: list[ast.expr] = []
+            if isinstance(node, ast.Dict):
+                codes = [v for k, v in zip(node.keys, node.values, strict=True) if ast.unparse(k or v) == "'fault'"]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Verdict.skipped":
+                codes = node.args[:1]
+            named = {leaf.value for code in codes for leaf in ast.walk(code) if isinstance(leaf, ast.Constant)}
+            assert named <= set(module.SENTENCES), f"{module.__name__}:{node.lineno}" if named else ""
+
+
+def test_the_words_of_the_proof_need_no_mlx() -> None:
+    script = "import sys; from medtune.deployment.proof import levels, sentences; list(levels()); "
+    script += "print([name for name in sys.modules if name.partition('.')[0] in ('mlx', 'mlx_vlm')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_row_is_said_in_the_language_that_is_asked_for() -> None:
+    figures = {"adapted": 8, "untouched": 99, "least_share": 0.5, "least_cosine": 0.7}
+    faults = [{"fault": "not_the_bases", "tensor": f"t{n}"} for n in range(12)]
+    row = dataclasses.replace(Verdict.of(faults, figures), level="L0", name="weights").facts
+    said = sentences.line(row, "en")
+    moved = "8 matrices moved (share ≥ 0.500, cosine ≥ 0.700), 99 tensors untouched"
+    assert said.startswith(f"  L0 weights: failed · {moved} · t0: differs from the base; t1: ")
+    assert said.endswith("t9: differs from the base; and 2 more")
+    assert sentences.line(json.loads(json.dumps(row)), "zh").startswith("  L0 权重: 未通过 · 8 个矩阵已改变")
+    skipped = {"level": "L1", "name": "LM Studio's versions", "verdict": "skipped", "figures": {}}
+    assert "建立它的环境" in sentences.line(skipped | {"faults": [{"fault": "not_made"}]}, "zh")
+
+
+def test_what_another_version_wrote_is_said_as_it_is() -> None:
+    old = {"level": "L3", "name": "LM Studio itself", "verdict": "skipped", "figures": {}, "note": "没有运行"}
+    assert sentences.line(old, "en") == "  L3 LM Studio itself: skipped · 没有运行"
+    new = {"level": "L9", "name": "dreams", "verdict": "failed", "figures": {"x": 1}}
+    new |= {"faults": [{"fault": "odd", "file": "a"}]}
+    assert sentences.line(new, "en") == "  L9 dreams: failed · odd (file a)"
+    short = {"level": "L0", "name": "weights", "verdict": "failed", "figures": {"adapted": 3}}
+    short |= {"faults": [{"fault": "lost", "module": "m"}]}
+    assert sentences.line(short, "en") == "  L0 weights: failed · lost (module m)"
+
+
+LEVEL = """
+from medtune.deployment.proof import Subject, Verdict
+
+NAME = {"en": "crystal ball", "zh": "水晶球"}
+AFTER_COMMIT = False
+FIGURES = {"en": "{visions} visions", "zh": "{visions} 个幻象"}
+SENTENCES = {"fog": {"en": "fog over {place}", "zh": "{place}上有雾"}}
+
+
+def check(subject: Subject) -> Verdict:
+    return Verdict.of([{"fault": "fog", "place": subject.key}], {"visions": 3})
+"""
+
+
+def test_a_level_is_one_file(good: Good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "l0_ball.py").write_text(LEVEL, encoding="utf-8")
+    monkeypatch.setattr(proof, "__path__", [*proof.__path__, str(tmp_path)])
+    try:
+        verdict = next(proof.run(good.subject))
+        row = verdict.facts
+        assert (row["level"], row["name"], row["verdict"]) == ("L0", "crystal ball", "failed")
+        assert sentences.line(row, "en") == "  L0 crystal ball: failed · 3 visions · fog over medtune/small-v2"
+        assert sentences.line(row, "zh") == "  L0 水晶球: 未通过 · 3 个幻象 · medtune/small-v2上有雾"
+        run = fakerun.write_run(tmp_path / "run")
+        receipt = files.read_json(run / "deployment.json")
+        receipt["results"]["proofs"] = [row]
+        files.write_json(run / "deployment.json", receipt)
+        english, chinese = (markdown.render(gather(run), lang, "", set()) for lang in ("en", "zh"))
+    finally:
+        sys.modules.pop("medtune.deployment.proof.l0_ball", None)
+        vars(proof).pop("l0_ball", None)
+    assert "| L0 crystal ball | ❌ failed | 3 visions | fog over medtune/small-v2 |" in english
+    assert "| L0 水晶球 | ❌ 未通过 | 3 个幻象 | medtune/small-v2上有雾 |" in chinese
+    assert "The proof `crystal ball` failed" in english and "0 of 1 levels passed; crystal ball: fog over" in english
+
+
+def test_the_pinned_level_asks_for_its_own_stack(good: Good, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "interpreter", lambda: None)
+    assert l1_pinned.check(good.subject) == Verdict.skipped("not_made")
+    monkeypatch.setattr(stack, "interpreter", lambda: Path("/its/python"))
+    monkeypatch.setattr(behaviour, "check", lambda subject, python: Verdict("passed", {"python": str(python)}))
+    assert l1_pinned.check(good.subject).figures == {"python": "/its/python"}
