@@ -25,6 +25,8 @@ HOSTS          :=
 REPORT_LANG    := zh
 ALLOW_DOWNLOAD :=
 PINNED         :=
+FOLDER         :=
+OUT            :=
 export MEDTUNE_ALLOW_DOWNLOAD := $(ALLOW_DOWNLOAD)
 
 PY         := $(VENV)/bin/python
@@ -37,7 +39,7 @@ REPORT     := docs/reports/$(notdir $(RUN))/REPORT.md
 
 # SET as --set, for the stage that was asked for by name only.
 set     = $(if $(filter $(1),$(MAKECMDGOALS)),$(foreach pair,$(SET),--set '$(pair)'))
-SETTLED := data plan train test-model chat deploy prove rollback undeploy ablate
+SETTLED := data plan train test-model chat deploy prove rollback undeploy export ablate
 against = $(if $(BASELINE),--baseline '$(BASELINE)')
 
 prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml --out $(DATA)
@@ -62,7 +64,7 @@ endif
 # An imported adapter was trained elsewhere: there is nothing to train it again from, and perhaps nothing to test it on.
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
-.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all import
+.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
 .PHONY: test test-all check lint bench ablate lock clean ask
 
 help: ## this list
@@ -111,6 +113,12 @@ rollback: $(READY) ## bring back the model deployed before
 
 undeploy: $(READY) ## take the deployed model out of LM Studio
 	$(deploy) --undeploy $(call set,undeploy)
+
+inspect: $(READY) ## what LM Studio would make of any model folder: FOLDER=...
+	$(PY) tools/inspect_model.py $(FOLDER)
+
+export: $(READY) ## the deployed model in Hugging Face's layout, for llama.cpp: OUT=FOLDER
+	$(PY) tools/export_hf.py $(RUN) --config $(CONFIGS)/deploy.yaml --out $(OUT) $(call set,export)
 
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)

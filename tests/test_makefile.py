@@ -136,6 +136,12 @@ def test_what_was_deployed_under_another_name_is_proved_and_taken_back_under_it(
     assert f"--{goal} --set name=other" in calls[0]
 
 
+def test_a_folder_is_inspected_and_a_deployed_model_exported_by_a_tool_each(project: Path) -> None:
+    assert make(project, "inspect", "FOLDER=models/a/b")[0] == ["inspect_model.py models/a/b"]
+    calls, _ = make(project, "export", "OUT=build/hf", "RUN=adapters_x", "SET=name=other")
+    assert calls == ["export_hf.py adapters_x --config configs/demo/deploy.yaml --out build/hf --set name=other"]
+
+
 def test_a_raw_file_edited_in_place_or_added_anywhere_is_read_again(project: Path) -> None:
     mine = project / "data/raw/mine/my files"
     mine.mkdir(parents=True)

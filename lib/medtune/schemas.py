@@ -17,7 +17,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what each generator of random numbers takes
-Kebab = Annotated[str, Field(pattern=r"^[a-z0-9]+([-._][a-z0-9]+)*$")]  # a folder name: lower case, no spaces
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([-._][A-Za-z0-9]+)*$")]  # no spaces, nothing hidden
+RESERVED = ("lmstudio-community", "mlx-community")  # LM Studio takes what lies there for its own, and hides it
 
 
 def _known(kind: str) -> str:
@@ -236,8 +237,8 @@ class EvalConfig(Strict):
 class DeployConfig(Strict):
     """deploy.yaml: adapters -> a folder LM Studio loads."""
 
-    publisher: Kebab  # first of the two folder levels LM Studio knows; not lmstudio-community, which is its own
-    name: Kebab  # second level; a new one for each version, since the app keeps settings by name
+    publisher: FolderName  # first of the two folder levels LM Studio knows; not lmstudio-community, which is its own
+    name: FolderName  # second level; a new one for each version, since the app keeps settings by name
     precision: Literal[
         "keep", "bf16", "8bit", "4bit", "auto"
     ]  # of the adapted matrices; auto: smallest that keeps 95 %
@@ -246,6 +247,6 @@ class DeployConfig(Strict):
 
     @model_validator(mode="after")
     def _own_publisher(self) -> DeployConfig:
-        if self.publisher in ("lmstudio-community", "mlx-community"):
+        if self.publisher.lower() in RESERVED:
             raise ValueError(f"publisher {self.publisher} is not yours; choose a name of your own")
         return self

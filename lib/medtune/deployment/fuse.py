@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from medtune.deployment import disk, matrices
 from medtune.deployment.deltas import Delta
-from medtune.deployment.fidelity import Survival, Tally
+from medtune.deployment.fidelity import Fidelity, Tally
 from medtune.deployment.matrices import Form, Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
@@ -30,7 +30,7 @@ class Change:
     matrix: Matrix
     delta: Delta
     form: Form
-    survival: Survival
+    fidelity: Fidelity
 
     @property
     def entries(self) -> list[Entry]:
@@ -40,7 +40,7 @@ class Change:
     @property
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
-        return {"name": self.matrix.module, "precision": self.form.label, **asdict(self.survival)}
+        return {"name": self.matrix.module, "precision": self.form.label, **asdict(self.fidelity)}
 
 
 def plan(
@@ -61,8 +61,8 @@ def plan(
 def _choose(matrix: Matrix, delta: Delta, precision: Precision) -> Change:
     change = None
     for form in _forms(matrix, precision):
-        change = Change(matrix, delta, form, _survival(matrix, delta, form))
-        if change.survival.kept:
+        change = Change(matrix, delta, form, _fidelity(matrix, delta, form))
+        if change.fidelity.kept:
             break
     assert change is not None  # there is always a form
     return change
@@ -91,13 +91,13 @@ def _packed(matrix: Matrix, bits: int, half: Form) -> Form | None:
     return next((form for form in forms if form.fits(matrix.shape[-1])), None)
 
 
-def _survival(matrix: Matrix, delta: Delta, form: Form) -> Survival:
+def _fidelity(matrix: Matrix, delta: Delta, form: Form) -> Fidelity:
     tally = Tally()
     for place in matrix.blocks():
         base = matrix.read(*place)
         target = delta.apply(base, *place)
         tally.add(base, target, form.store(target)[1])
-    return tally.survival
+    return tally.fidelity
 
 
 def write(weights: Weights, changes: list[Change], folder: Path) -> None:

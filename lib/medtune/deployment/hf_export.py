@@ -55,6 +55,14 @@ def write(source: Path, out: Path) -> None:
     partial.rename(out)
 
 
+def advice(out: Path) -> list[str]:
+    """For the screen, after it is written: what it is good for."""
+    return [
+        tr("{folder}: the deployed model in Hugging Face's layout", folder=out),
+        tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=out),
+    ]
+
+
 def _write(source: Path, out: Path) -> None:
     config = files.read_json(source / "config.json")
     shards = list(_groups(list(pieces(Weights.open(source), config.get("quantization")))))

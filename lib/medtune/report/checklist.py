@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medtune import checks
+from medtune.deployment.proof import sentences
 from medtune.evaluation.gate import sentence
 from medtune.files import Json
 from medtune.i18n import Lang, tr
@@ -123,6 +124,9 @@ def _proved(facts: Facts, write: Numbers) -> Evidence:
     evidence = tr("{passed} of {done} levels passed", write.lang, passed=len(passed), done=len(done))
     if len(done) < len(proofs):
         evidence += tr(", {skipped} not run here", write.lang, skipped=len(proofs) - len(done))
+    for proof in done:
+        if proof["verdict"] != "passed":
+            evidence += f"; {sentences.name(proof, write.lang)}: {sentences.note(proof, write.lang)}"
     return (len(passed) == len(done)) if done else None, evidence
 
 
