@@ -16,6 +16,7 @@ from medtune import files
 from medtune.deployment import folder
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import families
 from medtune.model.tensors import INDEX, Shard
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -110,8 +111,8 @@ def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator
     if "vision_config" not in config:
         yield Problem("config.json", tr("no vision_config; LM Studio loads it as a text-only model"))
         return
-    if names and not any(name.startswith(("vision_tower.", "model.visual.", "visual.")) for name in names):
-        yield Problem("vision_tower.*", tr("no vision weights; the model is refused or blind"))
+    if names and not any(families.is_vision(name) for name in names):
+        yield Problem(f"{families.MLX_VLM.tower}.*", tr("no vision weights; the model is refused or blind"))
     if not (path / "preprocessor_config.json").exists():
         yield Problem(
             "preprocessor_config.json", tr("missing; older engines refuse images, newer ones guess their size")
