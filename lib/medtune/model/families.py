@@ -69,7 +69,7 @@ class Vision:
     levels: str = ""  # deepstack: the blocks whose output is added to decoder layers
     patch_bias: bool = False  # whether the patch embedding has a bias
     norm_bias: bool = True
-    mergers: tuple[str, ...] = ("merger", "deepstack_merger_list")  # what follows the blocks
+    mergers: tuple[str, str] = ("merger", "deepstack_merger_list")  # what follows the blocks, and what deepstack adds
 
 
 @dataclass(frozen=True)
