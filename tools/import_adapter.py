@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         runtime.start()
         from medtune.deployment import adapter_import
 
-        found = adapter_import.read(args.source, args.scale)
+        found = adapter_import.read(args.source, base.family, args.scale)
         config = adapter_import.write(found, base, args.out)
         done.results = {
             "base_model": {"name": base.name, "hash": base.weights_hash, "model_type": base.config["model_type"]},

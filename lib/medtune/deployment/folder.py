@@ -47,7 +47,7 @@ def check(base: Base) -> None:
             tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=base.path)
         )
     names = tensors.Weights.open(base.path).tensors
-    if not any(name.startswith("language_model.") for name in names):
+    if not any(name.startswith(f"{base.family.decoder}.") for name in names):
         raise UserError(
             tr("{folder}: weights not in MLX's layout; convert them with `python -m mlx_vlm.convert`", folder=base.path)
         )

@@ -17,6 +17,7 @@ from medtune.deployment.fidelity import Fidelity, Tally
 from medtune.deployment.matrices import Form, Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
+from medtune.model import families
 from medtune.model.tensors import Entry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
@@ -74,7 +75,7 @@ def _forms(matrix: Matrix, precision: Precision) -> list[Form]:
     if precision == "keep" or (precision == "auto" and not matrix.form.bits):
         return [matrix.form]
     packed = [_packed(matrix, bits, half) for bits in ({"8bit": [8], "4bit": [4]}.get(precision, []))]
-    if packed and packed[0] is not None and not matrix.module.startswith("vision_tower."):
+    if packed and packed[0] is not None and not families.is_vision(matrix.module):
         return [packed[0]]
     if precision != "auto":
         return [half if precision == "bf16" or matrix.form.bits else matrix.form]
@@ -156,7 +157,7 @@ def quantization_after(quantization: dict[str, Any] | None, changes: list[Change
         after = dict(packed[0].form.packing)
     for change in changes:
         module = change.matrix.module
-        for name in (module, module.removeprefix("language_model.")):
+        for name in families.listed(module):
             after.pop(name, None)
         if change.form.bits and {key: after.get(key, "affine") for key in change.form.packing} != change.form.packing:
             after[module] = change.form.packing

@@ -15,6 +15,7 @@ from medtune.deployment import folder
 from medtune.deployment.proof import Fault
 from medtune.errors import UserError
 from medtune.i18n import Words
+from medtune.model import families
 from medtune.model.tensors import INDEX, Shard
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -167,8 +168,8 @@ def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator
     if "vision_config" not in config:
         yield {"fault": "text_only", "file": "config.json"}
         return
-    if names and not any(name.startswith(("vision_tower.", "model.visual.", "visual.")) for name in names):
-        yield {"fault": "no_vision", "file": "vision_tower.*"}
+    if names and not any(families.is_vision(name) for name in names):
+        yield {"fault": "no_vision", "file": f"{families.MLX_VLM.tower}.*"}
     if not (path / "preprocessor_config.json").exists():
         yield {"fault": "no_preprocessor", "file": "preprocessor_config.json"}
 
