@@ -300,9 +300,9 @@ def test_a_loss_that_is_no_number_names_the_examples(
 
 def start(dataset: Path, config: Path, run: Path, cache: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from medtune import cli, engine; engine.start();"
-        "from medtune import training; from tools import train_final;"
-        f"training.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
+        "import sys; from pathlib import Path; from medtune import cli; from medtune.model import runtime;"
+        "runtime.start(); from medtune.training import job; from tools import train_final;"
+        f"job.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(dataset), "--config", str(config), "--out", str(run)]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -425,14 +425,23 @@ def test_a_damaged_state_says_how_to_start_anew(
     assert train(dataset, config, run) == 0
 
 
-@pytest.mark.parametrize("change", ["lora.num_layers=9", "lora.keys=[q_proj,qq_proj]"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "lora.num_layers=9",
+        "lora.keys=[q_proj,qq_proj]",
+        "objective.negatives=kto batch_size=2",
+        "trunk_cache=on lora.neftune=5.0",
+    ],
+)
 def test_the_plan_refuses_what_the_training_refuses_and_in_the_same_words(
-    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, change: str
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, changes: str
 ):
     config = settings_file(tmp_path / "train.yaml", dense_twin)
+    overrides = [word for change in changes.split() for word in ("--set", change)]
     said = []
     for more in ((), ("--plan",)):
-        assert train(dataset, config, tmp_path / "run", "--set", change, *more) == 1
+        assert train(dataset, config, tmp_path / "run", *overrides, *more) == 1
         said.append(capsys.readouterr().err)
     assert said[0] == said[1] and said[0].startswith("error: ")
 

@@ -32,7 +32,6 @@ from medtune.training.step import Step
 from medtune.training.trunk import Layout, Store, Trunk
 
 CACHE = Path("data/cache/trunk")
-KTO_MICRO_BATCH = 4
 
 
 def check_share(config: TrainConfig, cluster: Cluster) -> None:
@@ -51,34 +50,9 @@ def check_share(config: TrainConfig, cluster: Cluster) -> None:
         )
 
 
-def check_kto(config: TrainConfig) -> None:
-    """KTO's estimate of the divergence is a mean over the micro-batch: noise when that is small."""
-    micro = config.batch_size // config.grad_accumulation_steps
-    if config.objective.negatives == "kto" and micro < KTO_MICRO_BATCH:
-        raise UserError(
-            tr(
-                "objective.negatives: kto needs {least} examples in a micro-batch, it has {micro}; raise batch_size, "
-                "or set negatives to auto",
-                least=KTO_MICRO_BATCH,
-                micro=micro,
-            )
-        )
-
-
 def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
     """Hash of everything that decides a run's result."""
     return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
-
-
-def check_cache(config: TrainConfig) -> None:
-    """Refuse a cache of what is different at every step."""
-    if config.lora.restless and config.trunk_cache == "on":
-        raise UserError(
-            tr(
-                "trunk_cache: on, but lora.{name} changes the trunk at every step; set it to auto or off",
-                name=config.lora.restless[0],
-            )
-        )
 
 
 def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
@@ -148,9 +122,7 @@ class Job:
 
 def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, cluster: Cluster = ALONE) -> Job:
     """Everything from the encoded records to the attached adapters, for this machine's share of the batches."""
-    check_kto(config)
     check_share(config, cluster)
-    check_cache(config)
     plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)
