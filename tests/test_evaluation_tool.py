@@ -354,8 +354,8 @@ def drawn(edge: int, mode: str = "RGB") -> Image.Image:
 def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, dense_twin: Path
 ) -> None:
+    from medtune.data.imagestore import ImageStore, Picture
     from medtune.evaluation.chat import Dialogue
-    from medtune.images import ImageStore, Picture
     from medtune.model import base as basemodel
     from medtune.model.renderer import Chat
 

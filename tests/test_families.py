@@ -15,7 +15,7 @@ from medtune import cli
 from medtune.demo.random_model import DEMO_MODEL
 from medtune.errors import UserError
 from medtune.model import adapters
-from medtune.model.architecture import Anatomy
+from medtune.model.architecture import Architecture
 from medtune.model.base import find
 from medtune.model.generation import generate
 from medtune.model.renderer import Chat
@@ -130,7 +130,7 @@ def test_an_unknown_family_is_refused_by_name_with_the_list():
         model_type = "mamba"
 
     with pytest.raises(UserError, match=r"model type mamba: not supported; choose one of qwen3_vl, .*llama"):
-        Anatomy.of(Stranger())  # type: ignore[arg-type]
+        Architecture.of(Stranger())  # type: ignore[arg-type]
 
 
 def test_a_text_model_answers_many_as_it_answers_each_and_as_mlx_lm_does(tmp_path: Path):

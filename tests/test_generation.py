@@ -146,16 +146,16 @@ def test_a_streamed_answer_is_the_same_text_in_pieces(loaded: tuple[Any, StopAt]
 def test_a_token_beyond_the_tokenizer_is_never_chosen(
     loaded: tuple[Any, StopAt], prompts: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medtune.model.architecture import Anatomy
+    from medtune.model.architecture import Architecture
 
     model, chat = loaded
-    logits: Callable[..., mx.array] = Anatomy.logits
+    logits: Callable[..., mx.array] = Architecture.logits
 
-    def padded(self: Anatomy, h: mx.array) -> mx.array:
+    def padded(self: Architecture, h: mx.array) -> mx.array:
         rows = logits(self, h)
         return mx.concatenate([rows, mx.full((*rows.shape[:-1], 7), 1e4)], axis=-1)  # a table larger than the words
 
-    monkeypatch.setattr(Anatomy, "logits", padded)
+    monkeypatch.setattr(Architecture, "logits", padded)
     assert max(alone(model, chat, prompts[0], 6)) < len(chat.tokenizer)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medtune.data.imagestore import ImageStore, Picture, locate, state_hash
 from medtune.data.turns import Rejected
-from medtune.images import ImageStore, Picture, locate, state_hash, upright_rgb
+from medtune.images import ImageError, upright_rgb
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -75,19 +76,18 @@ def test_a_16_bit_film_keeps_its_greys() -> None:
 @pytest.mark.parametrize("cut", [0, 20, 300])
 def test_an_image_that_does_not_decode_to_its_end_is_broken(cut: int) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    with pytest.raises(Rejected) as fault:
+    with pytest.raises(ImageError):
         upright_rgb(encoded(noise)[:cut], 512)
-    assert fault.value.reason == "image_broken"
 
 
 def test_an_image_too_long_for_the_processor_is_rejected() -> None:
-    with pytest.raises(Rejected, match="longer than 200 times"):
+    with pytest.raises(ImageError, match="longer than 200 times"):
         upright_rgb(encoded(Image.new("RGB", (1000, 4))), 512)
 
 
 def test_an_image_that_is_too_long_only_once_it_is_scaled_is_rejected_too() -> None:
     assert upright_rgb(encoded(Image.new("RGB", (10000, 51))), 10000).size == (10000, 51)
-    with pytest.raises(Rejected, match=r"10000 x 51 pixels, 256 x 1 where it is kept: longer than 200 times"):
+    with pytest.raises(ImageError, match=r"10000 x 51 pixels, 256 x 1 where it is kept: longer than 200 times"):
         upright_rgb(encoded(Image.new("RGB", (10000, 51))), 256)
 
 
@@ -165,7 +165,7 @@ def test_an_unchanged_image_is_not_decoded_again(tmp_path: Path, monkeypatch: py
     first = ImageStore(tmp_path / "out", 512)
     path = stored(first, tmp_path / "a.png")
     first.close([f"images/{path.name}"])
-    monkeypatch.setattr("medtune.images.upright_rgb", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("medtune.data.imagestore.upright_rgb", lambda *_: pytest.fail("decoded again"))
     assert stored(ImageStore(tmp_path / "out", 512), tmp_path / "a.png") == path
 
 

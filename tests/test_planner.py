@@ -19,7 +19,7 @@ from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
 from medtune.model import base as basemodel
 from medtune.model import published
-from medtune.model.architecture import Anatomy
+from medtune.model.architecture import Architecture
 from medtune.model.renderer import Chat
 from medtune.planner import Load, Machine, Measured
 from medtune.planner.memory import trunk_phase
@@ -208,24 +208,24 @@ def peak_of_a_step(shape: dict[str, Any], train: TrainConfig, length: int) -> in
     import mlx.core as mx
 
     from medtune.model import adapters
-    from medtune.model.architecture import Anatomy
+    from medtune.model.architecture import Architecture
     from medtune.training.step import Step
 
     gc.collect()
     mx.clear_cache()
     before = mx.get_active_memory()
-    anatomy = Anatomy.of(instance(shape))
-    first = len(anatomy.layers) - train.lora.num_layers
-    model = anatomy.model
+    architecture = Architecture.of(instance(shape))
+    first = len(architecture.layers) - train.lora.num_layers
+    model = architecture.model
     model.vision_tower = model.language_model.model.embed_tokens = None
     for index in range(first):
-        anatomy.layers[index] = None
+        architecture.layers[index] = None
     adapters.attach(model, train.lora)
-    step = Step(anatomy, first, train, compiled=False, checkpoint=train.grad_checkpoint == "on")
+    step = Step(architecture, first, train, compiled=False, checkpoint=train.grad_checkpoint == "on")
     mx.eval(model.parameters(), step.optimizer.state)
     mx.reset_peak_memory()
     for number in (1, 2):
-        batch = micro_batch(train.batch_size, length, anatomy.hidden_size)
+        batch = micro_batch(train.batch_size, length, architecture.hidden_size)
         outcome = step([batch], number, batch.size)
         mx.eval(outcome, model.trainable_parameters(), step.optimizer.state)
     return mx.get_peak_memory() - before
@@ -267,7 +267,7 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     chat = Chat(base)
     found = material.gather(data, chat, train)
     examples = found.examples(found.share([], ALONE))
-    store = job.open_store(base, Anatomy.of(base.load()), 4)
+    store = job.open_store(base, Architecture.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
     foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())
     gc.collect()

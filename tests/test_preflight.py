@@ -14,7 +14,7 @@ from medtune import cli
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import adapters
-from medtune.model.architecture import Activations, Anatomy
+from medtune.model.architecture import Activations, Architecture
 from medtune.model.base import find
 from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
@@ -38,12 +38,12 @@ class Bench:
         self.lessons = [Lesson(example, example.weights) for example in examples]
         self.probes = preflight.probes(self.lessons, folder / "probes")
         config = TrainConfig.model_validate({"base_model": "x", **SETTINGS})
-        self.anatomy = Anatomy.of(base.load())
-        adapters.attach(self.anatomy.model, config.lora)
-        self.step = Step(self.anatomy, 2, config, compiled=False, checkpoint=False)
+        self.architecture = Architecture.of(base.load())
+        adapters.attach(self.architecture.model, config.lora)
+        self.step = Step(self.architecture, 2, config, compiled=False, checkpoint=False)
 
     def check(self, trunk: Any = None) -> list[str]:
-        trunk = trunk or Trunk(self.anatomy, self.chat, 2)
+        trunk = trunk or Trunk(self.architecture, self.chat, 2)
         return preflight.check(
             self.step, Feed(self.probes, trunk), Feed(self.lessons, trunk), range(len(self.lessons)), self.chat
         )
@@ -58,7 +58,7 @@ class Changed(Trunk):
     """A trunk with something wrong."""
 
     def __init__(self, bench: Bench, change: Any) -> None:
-        super().__init__(bench.anatomy, bench.chat, 2)
+        super().__init__(bench.architecture, bench.chat, 2)
         self.change = change
 
     def __call__(self, examples: Any) -> Activations:
@@ -106,7 +106,7 @@ def test_an_answer_whose_end_is_not_learned_is_caught(bench: Bench):
 
 
 def test_adapters_that_cannot_learn_are_caught(bench: Bench):
-    with adapters.scaled(bench.anatomy.model, 0.0), pytest.raises(UserError, match="are not learned"):
+    with adapters.scaled(bench.architecture.model, 0.0), pytest.raises(UserError, match="are not learned"):
         bench.check()
 
 

@@ -255,7 +255,7 @@ def test_without_a_chinese_font_the_figures_speak_english(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(figures, "chinese_font", lambda: None)
-    monkeypatch.setattr(figures.words, "name", lambda word, lang: asked.append(lang) or word)
+    monkeypatch.setattr(figures.names, "name", lambda word, lang: asked.append(lang) or word)
     figures.draw(gather(run), "zh")
     assert set(asked) == {"en"}
 

@@ -300,8 +300,9 @@ def test_a_loss_that_is_no_number_names_the_examples(
 
 def start(dataset: Path, config: Path, run: Path, cache: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from medtune import cli; from medtune.model import runtime;"
-        "runtime.start(); from medtune.training import job; from tools import train_final;"
+        "import sys; from pathlib import Path; from medtune import cli;"
+        "from medtune.model import runtime; runtime.start();"
+        "from medtune.training import job; from tools import train_final;"
         f"job.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(dataset), "--config", str(config), "--out", str(run)]

@@ -16,7 +16,7 @@ from medtune.dataset import Dataset
 from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
 from medtune.model import adapters
-from medtune.model.architecture import Activations, Anatomy
+from medtune.model.architecture import Activations, Architecture
 from medtune.model.base import Base, find
 from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
@@ -58,15 +58,17 @@ def config(**changes: object) -> TrainConfig:
     return TrainConfig.model_validate({"base_model": "x", **SETTINGS, **changes})
 
 
-def fresh(base: Base, settings: TrainConfig, compiled: bool = False) -> tuple[Anatomy, Step]:
+def fresh(base: Base, settings: TrainConfig, compiled: bool = False) -> tuple[Architecture, Step]:
     """The adapted model with adapters that do something."""
     mx.random.seed(1)
-    anatomy = Anatomy.of(base.load())
-    adapters.attach(anatomy.model, settings.lora)
-    noise = [(k, mx.random.normal(v.shape) * 0.05) for k, v in tree_flatten(anatomy.model.trainable_parameters())]
-    anatomy.model.load_weights(noise, strict=False)
-    first = settings.lora.frozen(len(anatomy.layers))
-    return anatomy, Step(anatomy, first, settings, compiled=compiled, checkpoint=settings.grad_checkpoint == "on")
+    architecture = Architecture.of(base.load())
+    adapters.attach(architecture.model, settings.lora)
+    noise = [(k, mx.random.normal(v.shape) * 0.05) for k, v in tree_flatten(architecture.model.trainable_parameters())]
+    architecture.model.load_weights(noise, strict=False)
+    first = settings.lora.frozen(len(architecture.layers))
+    return architecture, Step(
+        architecture, first, settings, compiled=compiled, checkpoint=settings.grad_checkpoint == "on"
+    )
 
 
 def gradients(step: Step, feed: Feed, chosen: list[int]) -> tuple[float, dict[str, mx.array]]:
@@ -86,8 +88,8 @@ def assert_same(a: tuple[float, dict[str, mx.array]], b: tuple[float, dict[str, 
 def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base: Base, tmp_path: Path):
     settings = config()
     chat, weighted = items(base, tmp_path)
-    anatomy, step = fresh(base, settings)
-    feed = Feed(weighted, Trunk(anatomy, chat, step.first))
+    architecture, step = fresh(base, settings)
+    feed = Feed(weighted, Trunk(architecture, chat, step.first))
     chosen = [*[i for i, item in enumerate(weighted) if item.example.images][:2], 0, 1]
     ours = gradients(step, feed, chosen)
     examples = [weighted[i].example for i in chosen]
@@ -109,7 +111,7 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
 
     import mlx.nn as nn
 
-    loss, grads = nn.value_and_grad(anatomy.model, theirs)(anatomy.model)
+    loss, grads = nn.value_and_grad(architecture.model, theirs)(architecture.model)
     assert_same(ours, (loss.item(), dict(tree_flatten(grads))), 1e-4)
 
 
@@ -117,9 +119,9 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
 def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_path: Path, layers: int):
     settings = config(lora=SETTINGS["lora"] | {"num_layers": layers})
     chat, weighted = items(base, tmp_path)
-    anatomy, step = fresh(base, settings)
-    live = Feed(weighted, Trunk(anatomy, chat, step.first))
-    store = job.open_store(base, anatomy, step.first)
+    architecture, step = fresh(base, settings)
+    live = Feed(weighted, Trunk(architecture, chat, step.first))
+    store = job.open_store(base, architecture, step.first)
     job.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
     cached = Feed(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
@@ -132,10 +134,10 @@ def test_layers_streamed_a_few_at_a_time_store_the_same_activations(base: Base, 
     examples = [item.example for item in weighted]
     stored = []
     for group in (3, 1):
-        anatomy = Anatomy.of(base.load())
-        layout = job.open_store(base, anatomy, 3).layout
+        architecture = Architecture.of(base.load())
+        layout = job.open_store(base, architecture, 3).layout
         store = Store(tmp_path / f"group{group}", layout)
-        store.fill(Trunk(anatomy, chat, 3), examples, group, lambda tokens: None)
+        store.fill(Trunk(architecture, chat, 3), examples, group, lambda tokens: None)
         stored.append(store.batch([example_key(example) for example in examples], 160).h)
     assert np.abs(stored[0] - stored[1]).max() <= 1e-4 * np.abs(stored[0]).max()
 
@@ -144,8 +146,8 @@ def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path)
     chat, weighted = items(base, tmp_path)
     results = []
     for mode in ("off", "on"):
-        anatomy, step = fresh(base, config(grad_checkpoint=mode))
-        results.append(gradients(step, Feed(weighted, Trunk(anatomy, chat, step.first)), [0, 1, 2]))
+        architecture, step = fresh(base, config(grad_checkpoint=mode))
+        results.append(gradients(step, Feed(weighted, Trunk(architecture, chat, step.first)), [0, 1, 2]))
     assert_same(results[0], results[1], 1e-5)
 
 
@@ -156,14 +158,14 @@ def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path
     images = [i for i, item in enumerate(weighted) if item.example.images][:2]
     results = []
     for compiled in (False, True):
-        anatomy, step = fresh(base, settings, compiled)
-        feed = Feed(weighted, Trunk(anatomy, chat, step.first))
+        architecture, step = fresh(base, settings, compiled)
+        feed = Feed(weighted, Trunk(architecture, chat, step.first))
         mx.random.seed(3)
         losses = []
         for number, batch in enumerate(feed.stream([[0, 1], images, [2, 3], [0, 1]]), 1):
             outcome = step([batch], number, batch.size)
             losses += [outcome.loss.item(), outcome.grad_norm.item(), *step.evaluate(batch).nll.tolist()]
-        results.append((losses, dict(tree_flatten(anatomy.model.trainable_parameters()))))
+        results.append((losses, dict(tree_flatten(architecture.model.trainable_parameters()))))
     (plain, own), (fused, others) = results
     assert fused == pytest.approx(plain, rel=1e-4)
     assert all(mx.allclose(own[name], others[name], rtol=1e-3, atol=1e-5).item() for name in own)
@@ -171,11 +173,11 @@ def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path
 
 def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path: Path):
     chat, weighted = items(base, tmp_path)
-    anatomy = Anatomy.of(base.load())
+    architecture = Architecture.of(base.load())
     example = weighted[0].example
     changed = example.tokens.copy()
     changed[-3] = changed[0]
-    trunk = Trunk(anatomy, chat, 4)
+    trunk = Trunk(architecture, chat, 4)
     a = trunk([example])
     b = trunk([replace(example, tokens=changed)])
     cut = len(changed) - 3
@@ -188,17 +190,17 @@ def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
 ):
     base = find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
-    anatomy = Anatomy.of(base.load())
-    store = job.open_store(base, anatomy, 2)
+    architecture = Architecture.of(base.load())
+    store = job.open_store(base, architecture, 2)
     examples = [item.example for item in weighted]
     job.fill_store(store, base, chat, 2, 99, examples[:5])
     assert len(store.missing(examples)) == len(examples) - 5
     job.fill_store(store, base, chat, 2, 99, examples)
-    again = job.open_store(base, anatomy, 2)
+    again = job.open_store(base, architecture, 2)
     assert again.missing(examples) == []
     other = find(str(moe_twin))
-    assert job.open_store(other, Anatomy.of(other.load()), 2).folder != store.folder
-    assert job.open_store(base, anatomy, 1).folder != store.folder
+    assert job.open_store(other, Architecture.of(other.load()), 2).folder != store.folder
+    assert job.open_store(base, architecture, 1).folder != store.folder
 
 
 def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, tmp_path: Path):
@@ -218,7 +220,7 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
     base = find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    store = job.open_store(base, Anatomy.of(base.load()), 2)
+    store = job.open_store(base, Architecture.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
         job.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
     assert not store.folder.exists() or not list(store.folder.iterdir())
@@ -227,7 +229,7 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
 def test_padding_to_the_right_changes_nothing(base: Base, tmp_path: Path):
     chat, weighted = items(base, tmp_path)
     short, long = sorted((item.example for item in weighted), key=lambda e: len(e.tokens))[:: len(weighted) - 1]
-    trunk = Trunk(Anatomy.of(base.load()), chat, 4)
+    trunk = Trunk(Architecture.of(base.load()), chat, 4)
     alone: Activations = trunk([short])
     together = trunk([short, long])
     size = len(short.tokens)

@@ -14,15 +14,15 @@ from typing import Any
 
 from rich.console import Console
 
-from medtune import cli, files, images
+from medtune import cli, files
 from medtune.config import load
-from medtune.data import counting, manifest, screen
+from medtune.data import counting, imagestore, manifest, screen
+from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
 from medtune.dataset import MANIFEST
 from medtune.i18n import tr
-from medtune.images import ImageStore
 from medtune.model import base as basemodel
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     found = open_sources(config.sources, args.out)
     inputs = {str(source.path): files.sha256(source.path) for source in found}
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
-    inputs["images"] = images.state_hash(args.out, config.max_image_edge)
+    inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
     with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
         runtime.start()
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
             **results,
         }
         receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}
-        receipt.inputs["images"] = images.state_hash(args.out, config.max_image_edge)
+        receipt.inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     screen.show(receipt.results, first, Console())
     print(args.out / MANIFEST)
 

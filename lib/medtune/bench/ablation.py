@@ -32,7 +32,7 @@ class AblationConfig(Strict):
     """The settings both runs share but for ``objective.negatives``, and those of the comparison."""
 
     train: TrainConfig
-    summary: EvalConfig
+    evaluation: EvalConfig
 
 
 @dataclass(frozen=True)

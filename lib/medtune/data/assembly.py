@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from medtune import files
 from medtune.data import layouts, privacy, soundness
 from medtune.data.dedup import plain
+from medtune.data.imagestore import Picture, Stored, locate
 from medtune.data.sources import Row, SourceFile
 from medtune.data.turns import Draft, Rejected
-from medtune.images import Picture, Stored, locate
 from medtune.records import Message, Record
 from medtune.schemas import DataConfig
 

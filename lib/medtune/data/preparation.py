@@ -19,12 +19,12 @@ from medtune import files
 from medtune.data import assembly, counting, sources, splits
 from medtune.data.assembly import Pending
 from medtune.data.dedup import Repeats
+from medtune.data.imagestore import ImageStore
 from medtune.data.rejections import Rejections, sentence
 from medtune.data.sources import SourceFile
 from medtune.data.turns import Rejected
 from medtune.errors import raise_all
 from medtune.i18n import tr
-from medtune.images import ImageStore
 from medtune.progress import Progress
 from medtune.records import SPLITS, Dimension, Record
 from medtune.schemas import DataConfig

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 from medtune import checks, files
 from medtune.data import sources
 from medtune.data.sources import Row
-from medtune.data.turns import Rejected
 from medtune.dataset import Dataset
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.images import upright_rgb
+from medtune.images import ImageError, upright_rgb
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message, Record
 
 BENCH = "recommended.jsonl"
@@ -120,8 +119,8 @@ def _unseen(path: Path) -> str:
     """Why nobody can see the image; "" where one can."""
     try:
         upright_rgb(path.read_bytes(), sys.maxsize)
-    except Rejected as fault:
-        return tr("not an image one can open ({error})", error=fault.detail)
+    except ImageError as error:
+        return tr("not an image one can open ({error})", error=error)
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         return tr("no such image ({error})", error=getattr(error, "strerror", None) or error)
     return ""

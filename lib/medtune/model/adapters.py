@@ -19,7 +19,7 @@ from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
 from medtune import files
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.model.architecture import Anatomy
+from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.tensors import Shard
 from medtune.schemas import Lora
@@ -85,10 +85,10 @@ def target_names(model: nn.Module, lora: Lora) -> list[str]:
     A key is a module's last name (``q_proj``) or the end of its path (``mlp.gate``); one that matches nothing, and
     the router unless it is asked for by its name, is never adapted silently.
     """
-    anatomy = Anatomy.of(model)
-    depth = len(anatomy.layers)
+    architecture = Architecture.of(model)
+    depth = len(architecture.layers)
     modules = {name: module for name, module in model.named_modules() if isinstance(module, LINEAR + SWITCH)}
-    prefixes = tuple(f"{anatomy.layers_path}.{index}." for index in range(lora.lowest(depth), depth))
+    prefixes = tuple(f"{architecture.layers_path}.{index}." for index in range(lora.lowest(depth), depth))
     chosen = lora.chosen([name for name in modules if name.startswith(prefixes)], depth)
     for asked, words in ((lora.vision, ("blocks",)), (lora.merger, ("merger", "deepstack_merger_list"))):
         if asked:

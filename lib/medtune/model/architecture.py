@@ -1,4 +1,4 @@
-"""Where a supported model keeps its parts: one place that knows the attribute names of the model classes.
+"""The parts of a loaded model, whichever library made it: the one place that runs its layers.
 
 Shapes: B sequences, T tokens, D hidden size, K deepstack levels, N images, V vocabulary.
 """
@@ -31,7 +31,7 @@ class Activations(NamedTuple):
         return Activations(mx.stop_gradient(self.h), self.positions, deepstack)
 
 
-class Anatomy:
+class Architecture:
     """The parts of one loaded vision-language model."""
 
     layers_path = "language_model.model.layers"
@@ -41,14 +41,14 @@ class Anatomy:
         self.model = model
 
     @staticmethod
-    def of(model: nn.Module) -> Anatomy:
-        """Anatomy of a loaded model; a UserError names the supported types where it is another one."""
+    def of(model: nn.Module) -> Architecture:
+        """The architecture of a loaded model; a UserError names the supported types where it is another one."""
         config: Any = getattr(model, "config", None)
         kind = config.model_type if config is not None else getattr(model, "model_type", "")
         if kind in WITH_IMAGES:
-            return Anatomy(model)
+            return Architecture(model)
         if kind in TEXT_ONLY:
-            return TextAnatomy(model)
+            return TextArchitecture(model)
         known = ", ".join(WITH_IMAGES + TEXT_ONLY)
         raise UserError(tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=known))
 
@@ -148,7 +148,7 @@ class Anatomy:
         mx.clear_cache()
 
 
-class TextAnatomy(Anatomy):
+class TextArchitecture(Architecture):
     """The parts of a text-only model of mlx-lm."""
 
     layers_path = "model.layers"

@@ -19,7 +19,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_vlm.models.cache import KVCache
 
-from medtune.model.architecture import Activations, Anatomy
+from medtune.model.architecture import Activations, Architecture
 from medtune.model.renderer import Chat, Example
 from medtune.training import sampler
 from medtune.training.trunk import Trunk
@@ -46,7 +46,7 @@ def generate(
     ``index`` is the prompt's place in ``prompts``. Prompts of like length share a batch, so there is little padding.
     """
     stops = set(chat.stop_ids)
-    for chosen in _together(Anatomy.of(model), [len(prompt.tokens) for prompt in prompts], batch_size):
+    for chosen in _together(Architecture.of(model), [len(prompt.tokens) for prompt in prompts], batch_size):
         ids: list[list[int]] = [[] for _ in chosen]
         finish: list[Finish] = ["length"] * len(chosen)
         for step in decode(model, chat, [prompts[index] for index in chosen], max_tokens):
@@ -61,10 +61,10 @@ def generate(
         ]
 
 
-def _together(anatomy: Anatomy, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def _together(architecture: Architecture, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of prompts to answer together: of like length; of equal length where the model counts positions."""
     for chosen in sampler.by_length(lengths, batch_size):
-        if anatomy.takes_positions:
+        if architecture.takes_positions:
             yield chosen
         else:
             yield from (list(equal) for _, equal in groupby(chosen, key=lengths.__getitem__))
@@ -90,7 +90,7 @@ def decode(model: nn.Module, chat: Chat, prompts: Sequence[Example], max_tokens:
 
     The next step is under way on the device while the host reads the last one's tokens: one synchronisation a step.
     """
-    batch = _Batch(Anatomy.of(model), chat, prompts)
+    batch = _Batch(Architecture.of(model), chat, prompts)
     stops = set(chat.stop_ids)
     rows = list(range(len(prompts)))
     tokens = batch.first
@@ -114,19 +114,21 @@ def decode(model: nn.Module, chat: Chat, prompts: Sequence[Example], max_tokens:
 class _Batch:
     """The rows being answered: their keys and values, how long each prompt is, and where each goes on."""
 
-    def __init__(self, anatomy: Anatomy, chat: Chat, prompts: Sequence[Example]) -> None:
-        self.anatomy = anatomy
+    def __init__(self, architecture: Architecture, chat: Chat, prompts: Sequence[Example]) -> None:
+        self.architecture = architecture
         self.vocabulary = len(chat.tokenizer)  # a model's table may be padded beyond it
-        self.caches: list[Any] = [KVCache() for _ in anatomy.layers]
+        self.caches: list[Any] = [KVCache() for _ in architecture.layers]
         lengths = [len(prompt.tokens) for prompt in prompts]
-        inputs = Trunk(anatomy, chat, 0).embed(prompts)
+        inputs = Trunk(architecture, chat, 0).embed(prompts)
         self.width = inputs.h.shape[1]
         self.lengths = mx.array(lengths)[:, None, None, None]  # (B, 1, 1, 1)
         last = mx.array([length - 1 for length in lengths])
         rows = mx.arange(len(prompts))
         self.positions = inputs.positions[:, rows, last][..., None]  # (3, B, 1), of each row's latest token
-        h = anatomy.run(0, len(anatomy.layers), inputs, caches=self.caches)
-        if not anatomy.takes_positions:  # it counts on from the end of its cache: take the padding off, alike for all
+        h = architecture.run(0, len(architecture.layers), inputs, caches=self.caches)
+        if (
+            not architecture.takes_positions
+        ):  # it counts on from the end of its cache: take the padding off, alike for all
             self.width = lengths[0]
             for cache in self.caches:
                 cache.trim(inputs.h.shape[1] - self.width)
@@ -137,9 +139,9 @@ class _Batch:
         self.positions = self.positions + 1
         keys = mx.arange(self.caches[0].offset + 1)
         mask = (keys < self.lengths) | (keys >= self.width)  # (B, 1, 1, K)
-        h = self.anatomy.decoder.embed_tokens(tokens[:, None])
+        h = self.architecture.decoder.embed_tokens(tokens[:, None])
         latest = Activations(h, self.positions, None)
-        return self._choose(self.anatomy.run(0, len(self.caches), latest, mask=mask, caches=self.caches)[:, 0])
+        return self._choose(self.architecture.run(0, len(self.caches), latest, mask=mask, caches=self.caches)[:, 0])
 
     def keep(self, rows: mx.array) -> None:
         """Drop all rows but these."""
@@ -150,7 +152,7 @@ class _Batch:
 
     def _choose(self, h: mx.array) -> mx.array:
         """The likeliest token (B,) after hidden states h (B, D)."""
-        return mx.argmax(self.anatomy.logits(h)[..., : self.vocabulary], axis=-1)
+        return mx.argmax(self.architecture.logits(h)[..., : self.vocabulary], axis=-1)
 
 
 def _integers(tokens: mx.array) -> list[int]:

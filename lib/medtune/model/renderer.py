@@ -19,11 +19,10 @@ import numpy as np
 from jinja2 import TemplateError
 from PIL import Image
 
-from medtune.data.turns import Rejected
 from medtune.dataset import MANIFEST
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.images import BROKEN, upright_rgb
+from medtune.images import BROKEN, ImageError, upright_rgb
 from medtune.model.base import Base
 from medtune.receipt import Receipt
 from medtune.records import IMAGE_MARKER, Message, Record
@@ -165,8 +164,8 @@ class Chat:
                     yield image
             else:
                 yield upright_rgb(path.read_bytes(), self.max_edge)
-        except (Rejected, *BROKEN) as error:
-            said = error.detail if isinstance(error, Rejected) else getattr(error, "strerror", None) or error
+        except (ImageError, *BROKEN) as error:
+            said = getattr(error, "strerror", None) or error
             problem = tr("{path}: not an image one can open ({error})", path=path, error=said)
             again = "; " + tr("run `make data` again") if self.max_edge is None else ""
             raise UserError(problem + again) from None

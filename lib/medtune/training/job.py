@@ -17,7 +17,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import adapters
-from medtune.model.architecture import Anatomy
+from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.renderer import Chat, Example
 from medtune.planner import Plan
@@ -55,15 +55,15 @@ def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
     return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
 
 
-def open_store(base: Base, anatomy: Anatomy, first: int) -> Store:
+def open_store(base: Base, architecture: Architecture, first: int) -> Store:
     """The store of this model's activations at layer ``first``, named by everything they depend on."""
-    dtype = anatomy.layers[0].input_layernorm.weight.dtype  # never quantised
+    dtype = architecture.layers[0].input_layernorm.weight.dtype  # never quantised
     name = str(dtype).removeprefix("mlx.core.")
     layout = Layout(
-        hidden=anatomy.hidden_size,
+        hidden=architecture.hidden_size,
         dtype="float32" if name == "float32" else "uint16",
         mlx_dtype=name,
-        levels=anatomy.deepstack_levels if first < anatomy.deepstack_levels else 0,
+        levels=architecture.deepstack_levels if first < architecture.deepstack_levels else 0,
     )
     key = files.hash_of(
         [base.weights_hash, base.quantization, base.processor_hash, name, first, metadata.version("mlx")]
@@ -82,7 +82,7 @@ def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, exa
         return
     size = files.megabytes(store.check_disk(missing))
     print(tr("trunk cache: {n} examples, {size} in {folder}", n=len(missing), size=size, folder=store.folder))
-    trunk = Trunk(Anatomy.of(base.load()), chat, first)
+    trunk = Trunk(Architecture.of(base.load()), chat, first)
     total = len(trunk.cuts(group)) * sum(len(example.tokens) for example in missing)
     with progress(tr("trunk"), total, "tok") as bar:
         done = 0
@@ -126,8 +126,8 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)
-    anatomy = Anatomy.of(base.load())
-    first, below = config.lora.frozen(len(anatomy.layers)), config.lora.below
+    architecture = Architecture.of(base.load())
+    first, below = config.lora.frozen(len(architecture.layers)), config.lora.below
     order = sampler.plan(
         material.train.dims,
         material.train.lengths,
@@ -140,18 +140,18 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     room = tempfile.TemporaryDirectory(prefix="medtune-preflight-")
     probes = preflight.probes(material.train.items, Path(room.name))
     examples = material.examples(mine) + [probe.example for probe in probes]
-    source, trunk = _source(plan, base, anatomy, chat, first, examples)
+    source, trunk = _source(plan, base, architecture, chat, first, examples)
     mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
-    adapter = adapters.attach(anatomy.model, config.lora)
-    census = adapters.census(anatomy.model)
+    adapter = adapters.attach(architecture.model, config.lora)
+    census = adapters.census(architecture.model)
     feeds = [Feed(part, source, below) for part in (material.train.items, material.valid)]
     compiled = _compiles() and not below  # mlx-vlm's vision tower looks at values while it is traced
-    step = Step(anatomy, first, config, compiled=compiled, checkpoint=plan.checkpoint, cluster=cluster)
+    step = Step(architecture, first, config, compiled=compiled, checkpoint=plan.checkpoint, cluster=cluster)
     for feed, part in zip(feeds, mine, strict=True):
         trainer.references(step, feed, part, config.batch_size)
     if cluster.rank:
         mx.random.seed(config.seed + cluster.rank)  # its own dropout; the adapters are everybody's
-    facts = {**_facts(dataset, base, config, plan, material, adapter, anatomy), **trunk}
+    facts = {**_facts(dataset, base, config, plan, material, adapter, architecture), **trunk}
     facts["lora"] |= {"census": census, "trainable_parameters": sum(census.values())}
 
     def checks() -> list[str]:
@@ -170,12 +170,12 @@ def _facts(
     plan: Plan,
     material: Material,
     adapter: adapters.AdapterConfig,
-    anatomy: Anatomy,
+    architecture: Architecture,
 ) -> dict[str, Any]:
     """What training.json says of the model, the data and the settings as they were resolved."""
-    depth = len(anatomy.layers)
+    depth = len(architecture.layers)
     return {
-        "base_model": _base_facts(base, anatomy, int(sum(plan.parameters.values()))),
+        "base_model": _base_facts(base, architecture, int(sum(plan.parameters.values()))),
         "dataset": {"path": str(dataset.root), "hash": dataset.hash},
         "template_hash": base.template_hash,
         "system_prompt": dataset.manifest.config.get("system_prompt", ""),
@@ -193,16 +193,16 @@ def _facts(
 
 
 def _source(
-    plan: Plan, base: Base, anatomy: Anatomy, chat: Chat, first: int, examples: list[Example]
+    plan: Plan, base: Base, architecture: Architecture, chat: Chat, first: int, examples: list[Example]
 ) -> tuple[Store | Trunk, dict[str, Any]]:
     """Where activations come from: the filled store, the model cut down to its top; or the trunk, run live."""
     facts: dict[str, Any] = {"trunk_seconds": 0.0, "trunk": {"used": False, "layers": first, "bytes": 0}}
-    store = open_store(base, anatomy, first)
+    store = open_store(base, architecture, first)
     if not plan.cached:
-        return Trunk(anatomy, chat, first, plan.train.lora.neftune), facts
+        return Trunk(architecture, chat, first, plan.train.lora.neftune), facts
     started = time.perf_counter()
     fill_store(store, base, chat, first, plan.group, examples)
-    anatomy.keep_from(first)
+    architecture.keep_from(first)
     facts["trunk_seconds"] = round(time.perf_counter() - started, 2)
     facts["trunk"] |= {"used": True, "bytes": store.bytes_for(examples)}
     return store, facts
@@ -219,13 +219,13 @@ def _compiles() -> bool:
     return mx.default_device().type != mx.DeviceType.cpu
 
 
-def _base_facts(base: Base, anatomy: Anatomy, parameters: int) -> dict[str, Any]:
+def _base_facts(base: Base, architecture: Architecture, parameters: int) -> dict[str, Any]:
     return {
         "name": base.name,
         "hash": base.weights_hash,
         "model_type": base.config["model_type"],
-        "layers": len(anatomy.layers),
-        "hidden": anatomy.hidden_size,
+        "layers": len(architecture.layers),
+        "hidden": architecture.hidden_size,
         "parameters": parameters,
         "quantization": base.quantization,
         "dtype": str(base.config.get("dtype") or base.config.get("torch_dtype") or ""),

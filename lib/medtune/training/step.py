@@ -13,7 +13,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 from mlx.utils import tree_map, tree_map_with_path
 
-from medtune.model.architecture import Activations, Anatomy
+from medtune.model.architecture import Activations, Architecture
 from medtune.model.arrays import flat, scalar
 from medtune.records import DIMENSIONS
 from medtune.schemas import Constant, Cosine, Optimizer, TrainConfig
@@ -57,7 +57,7 @@ class Step:
 
     def __init__(
         self,
-        anatomy: Anatomy,
+        architecture: Architecture,
         first: int,
         config: TrainConfig,
         *,
@@ -65,9 +65,9 @@ class Step:
         checkpoint: bool,
         cluster: Cluster = ALONE,
     ) -> None:
-        self.anatomy, self.first, self.config = anatomy, first, config
+        self.architecture, self.first, self.config = architecture, first, config
         self.checkpoint, self.cluster = checkpoint, cluster
-        self.model = anatomy.model
+        self.model = architecture.model
         self.optimizer = make_optimizer(config.optimizer)
         self.optimizer.init(self.model.trainable_parameters())
         self.forward: Callable[..., tuple[mx.array, Terms]] = self._loss
@@ -124,7 +124,7 @@ class Step:
 
         In the order of the tree, MLX would go down to the lowest layer at once and keep them all.
         """
-        depth = len(self.anatomy.layers)
+        depth = len(self.architecture.layers)
         named = flat(gradients).items()
         for index in reversed(range(self.first, depth)):
             mx.eval([value for name, value in named if f".layers.{index}." in name])
@@ -163,8 +163,8 @@ class Step:
     def _row_log_probs(self, inputs: Inputs, rows: Rows) -> mx.array:
         """log p of each row's target (S,)."""
         below = inputs() if callable(inputs) else Activations(*inputs)
-        h = self.anatomy.run(self.first, len(self.anatomy.layers), below, self.checkpoint)
-        return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.anatomy.logits)
+        h = self.architecture.run(self.first, len(self.architecture.layers), below, self.checkpoint)
+        return row_log_probs(h.reshape(-1, h.shape[-1])[rows.at], rows.targets, self.architecture.logits)
 
 
 def _added(a: tuple[mx.array, Terms, Any], b: tuple[mx.array, Terms, Any]) -> tuple[mx.array, Terms, Any]:

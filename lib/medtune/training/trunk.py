@@ -25,7 +25,7 @@ import numpy as np
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model.architecture import Activations, Anatomy
+from medtune.model.architecture import Activations, Architecture
 from medtune.model.renderer import Chat, Example
 from medtune.training import sampler
 
@@ -36,27 +36,27 @@ PART_INDEX = "index.json"
 class Trunk:
     """Runs the lower part of a model: images and tokens -> activations at decoder layer ``first``."""
 
-    def __init__(self, anatomy: Anatomy, chat: Chat, first: int, neftune: float = 0.0) -> None:
-        self.anatomy, self.chat, self.first, self.neftune = anatomy, chat, first, neftune
+    def __init__(self, architecture: Architecture, chat: Chat, first: int, neftune: float = 0.0) -> None:
+        self.architecture, self.chat, self.first, self.neftune = architecture, chat, first, neftune
 
     def cuts(self, group: int) -> list[tuple[int, int]]:
         """The layers [0, first) in ranges of ``group``; the deepstack levels stay within the first range."""
-        end = min(self.first, max(group, self.anatomy.deepstack_levels))
+        end = min(self.first, max(group, self.architecture.deepstack_levels))
         return [(0, end)] + [(start, min(start + group, self.first)) for start in range(end, self.first, max(group, 1))]
 
     def __call__(self, examples: Sequence[Example]) -> Activations:
         """Activations of a batch, right-padded; noisy embeddings with NEFTune while the model is in training mode."""
         inputs = self.embed(examples)
         h = inputs.h
-        if self.neftune and self.anatomy.model.training:
+        if self.neftune and self.architecture.model.training:
             h = h + neftune_noise(h.shape, self.neftune).astype(h.dtype)
-        h = self.anatomy.run(0, self.first, inputs._replace(h=h))
+        h = self.architecture.run(0, self.first, inputs._replace(h=h))
         return Activations(h, inputs.positions, _above(inputs.deepstack, self.first))
 
     def embed(self, examples: Sequence[Example]) -> Activations:
         """Embeddings with the images in place, positions and all deepstack levels of a batch."""
         tokens = mx.array(sampler.token_matrix(examples))
-        return self.anatomy.embed(tokens, *_joined([self.chat.pixels(example) for example in examples]))
+        return self.architecture.embed(tokens, *_joined([self.chat.pixels(example) for example in examples]))
 
 
 def neftune_noise(shape: Sequence[int], alpha: float) -> mx.array:
@@ -175,7 +175,7 @@ class Store:
             for chosen in _pass_batches(examples):
                 part.advance(trunk, chosen, start, end)
                 tick(sum(len(example.tokens) for example in chosen))
-            trunk.anatomy.drop(start, end)
+            trunk.architecture.drop(start, end)
         part.close()
         final = self.folder / f"part-{time.time_ns()}-{os.getpid()}"
         partial.rename(final)
@@ -259,7 +259,7 @@ class _Part:
         else:
             width = sampler.padded(max(place["length"] for place in places))
             inputs = _gather([(self, place) for place in places], self.layout, width).to_mlx()
-        bits = self.layout.to_bits(trunk.anatomy.run(start, end, inputs))
+        bits = self.layout.to_bits(trunk.architecture.run(start, end, inputs))
         positions = np.array(inputs.positions, copy=False)
         for row, place in enumerate(places):
             span = slice(place["row"], place["row"] + place["length"])
