@@ -11,10 +11,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = [*sorted(ROOT.glob("lib/medtune/**/*.py")), *sorted(ROOT.glob("tools/*.py"))]
+from tests.source import LIBRARY, ROOT, TESTS, TOOLS, nodes
+
+CODE = [*LIBRARY, *TOOLS]
 DEMO = ROOT / "lib" / "medtune" / "demo"
-TESTS = sorted(ROOT.glob("tests/*.py"))
 OWN = {"medtune", "tools", "tests"}
 DRAWN_WITH = {  # of the extra `demo`, which is seldom installed: import name and distribution
     "faker_healthcare": "faker-healthcare-provider",
@@ -35,16 +35,11 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def imported(path: Path) -> set[str]:
     """The top-level names a file imports, wherever in it, that are neither Python's nor our own."""
 
     def names() -> Iterator[str]:
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -75,7 +70,7 @@ def undeclared(paths: list[Path], allowed: set[str]) -> list[str]:
 
 
 def test_what_the_library_and_the_tools_import_is_a_dependency() -> None:
-    here = [path for path in LIBRARY if DEMO not in path.parents]
+    here = [path for path in CODE if DEMO not in path.parents]
     assert undeclared(here, declared()) == []
 
 
@@ -88,8 +83,8 @@ def test_what_the_tests_import_is_declared() -> None:
 
 
 def test_what_is_declared_is_used() -> None:
-    used = {name for path in [*LIBRARY, *TESTS] for name in imported(path)}
+    used = {name for path in [*CODE, *TESTS] for name in imported(path)}
     used |= set(re.findall(r"-m (\w+)", (ROOT / "Makefile").read_text(encoding="utf-8")))  # programs
-    nodes = [node for path in LIBRARY for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
-    used |= {node.value for node in nodes if isinstance(node.value, str)} & set(DRAWN_WITH)  # pictures and fonts
+    constants = [node.value for path in CODE for node in nodes(path) if isinstance(node, ast.Constant)]
+    used |= {text for text in constants if isinstance(text, str)} & set(DRAWN_WITH)  # pictures and fonts
     assert declared("dev", "demo") - {dist for name in used for dist in distributions(name)} == set()

@@ -349,7 +349,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert all(mx.array_equal(a[name], b[name]).item() for name in b)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains 600 steps, killed at twenty of them")
 def test_killed_at_twenty_random_moments_a_run_ends_as_if_nothing_had_happened(
     dataset: Path, dense_twin: Path, tmp_path: Path
 ):
