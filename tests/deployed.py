@@ -10,8 +10,10 @@ from mlx.utils import tree_unflatten
 
 from medtune import files
 from medtune.model import adapters
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.receipt import Receipt
+from medtune.run import CONFIG as ADAPTER_CONFIG
+from medtune.run import WEIGHTS
 from medtune.schemas import Lora
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -33,19 +35,19 @@ def write_run(
     **lora: Any,
 ) -> Path:
     """A run folder with adapters whose factors are normal with deviation ``size``; also writes deploy.yaml beside."""
-    found = basemodel.find(str(base))
+    found = Base.find(str(base))
     model = found.load()
     settings = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "num_layers": 2, "keys": list(keys)} | lora
     config = adapters.attach(model, Lora.model_validate(settings))
     mx.random.seed(7)
     drawn = [
         (name, value if name.endswith(".m") else mx.random.normal(value.shape) * size)
-        for name, value in adapters.weights(model).items()
+        for name, value in adapters.tensors(model).items()
     ]
     model.update(tree_unflatten(drawn))
     run.mkdir(parents=True, exist_ok=True)
-    adapters.save_weights(run / adapters.WEIGHTS, adapters.weights(model))
-    files.write_json(run / adapters.CONFIG, config.to_json())
+    adapters.save_tensors(run / WEIGHTS, adapters.tensors(model))
+    files.write_json(run / ADAPTER_CONFIG, config.to_json())
     results = {
         "base_model": {"name": str(base), "hash": found.weights_hash},
         "dataset": {"path": str(run / "no-data"), "hash": ""},

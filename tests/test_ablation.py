@@ -20,7 +20,7 @@ from tools import ablate_objective
 @pytest.fixture
 def place(dense_twin: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data and settings."""
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
     write_dataset(tmp_path, dense_twin)
     settings_file(tmp_path / "train.yaml", dense_twin)
     shutil.copytree(root / "data/bench", tmp_path / "bench")
@@ -57,11 +57,11 @@ def test_a_killed_ablation_goes_on_with_the_run_that_is_missing(place: Path, mon
     assemble = job.assemble
     trained: list[str] = []
 
-    def once(dataset: object, base: object, settings: object, run: Path) -> job.Job:
+    def once(dataset: object, base: object, settings: object, run: Path, cache: Path) -> job.TrainingJob:
         trained.append(run.name)
         if trained == ["without", "with"]:
             raise KeyboardInterrupt
-        return assemble(dataset, base, settings, run)  # type: ignore[arg-type]
+        return assemble(dataset, base, settings, run, cache)  # type: ignore[arg-type]
 
     monkeypatch.setattr(job, "assemble", once)
     assert ablate(place) == 130
@@ -92,5 +92,5 @@ def test_the_reference_settings_keep_their_own_choice_of_the_cache(place: Path):
             "evaluation": {"bench": "x", **EVAL},
         }
     )
-    arms = ablation.Ablation(place, settings, place / "out").arms
+    arms = ablation.Ablation(place, settings, place / "out", place / "cache").arms
     assert {arm.trunk_cache for arm in arms.values()} == {"off"}

@@ -22,9 +22,8 @@ from medtune.bench.watch import Watch
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import published
-from medtune.model.base import find
+from medtune.model.base import Base
 from medtune.model.renderer import Chat
-from medtune.training import job as training
 from tools import bench_training
 
 SMALL = Size(layers=3, hidden=128)
@@ -38,11 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
 
 
 def test_all_contenders_see_the_same_tokens_and_the_same_targets_in_the_same_order(made: Job):
-    base = find(str(made.model))
+    base = Base.find(str(made.model))
     chat, dataset = Chat(base), Dataset.open(made.data("all"))
     rows = [row for _, row in files.read_jsonl(made.rows("all") / "train.jsonl")]
     theirs = VisionDataset(rows, base.config, chat.processor, {"train_on_completions": True})
@@ -86,7 +85,7 @@ def test_the_four_bit_model_is_that_of_the_published_shape(made: Job, tmp_path: 
     tiny["text_config"] |= {"vocab_size": tiny["vocab_size"] + 100, "num_hidden_layers": 2}
     monkeypatch.setattr(published, "config", lambda name: tiny if name == "published" else None)
     folder = model.write(tmp_path / "published", Size(published="published"))
-    base = find(str(folder))
+    base = Base.find(str(folder))
     weights: dict[str, Any] = dict(tree_flatten(base.load().parameters()))
     assert base.quantization and base.quantization["bits"] == 4
     assert weights["language_model.lm_head.weight"].dtype == mx.uint32

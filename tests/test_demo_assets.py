@@ -29,7 +29,7 @@ from medtune.demo import (
     tokenizer,
     vision_pretraining,
 )
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.model.generation import generate
 from medtune.model.renderer import Chat
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
@@ -312,7 +312,7 @@ def test_the_model_was_made_by_the_recipe_that_is_in_the_code() -> None:
 
 
 def test_told_to_be_careful_the_model_grades_blood_pressures_it_has_never_seen() -> None:
-    base = basemodel.find(str(MODEL))
+    base = Base.find(str(MODEL))
     chat, rng = Chat(base), random.Random(5)
     readings = [sampling.reading(rng, "demo") for _ in range(120)]
     pressures = [reading for reading in readings if reading.item == "血压"]

@@ -22,9 +22,10 @@ from medtune.deployment.client import Server, with_images
 from medtune.deployment.proof import Verdict, canaries, l3_served, references, stack
 from medtune.deployment.proof.behaviour import kl
 from medtune.model import adapters
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.model.tensors import Shard
 from medtune.receipt import Receipt
+from medtune.run import WEIGHTS
 from tests.deployed import write_run
 from tools import deploy_to_lmstudio
 
@@ -64,7 +65,7 @@ def _folder(run: Path) -> Path:
 
 
 def _logprobs(folder: Path, run: Path | None = None) -> Any:
-    model: Any = basemodel.find(str(folder)).load()
+    model: Any = Base.find(str(folder)).load()
     if run:
         adapters.load(model, run)
         model.eval()
@@ -175,7 +176,7 @@ def test_a_failed_gate_stops_the_deploy_unless_it_is_allowed(run: Path, capsys: 
         "gate": {"passed": False, "failures": ["accuracy fell by 0.10"]},
         "dimensions": dimensions,
     }
-    results["adapters"] = {"hash": files.sha256(run / adapters.WEIGHTS)}
+    results["adapters"] = {"hash": files.sha256(run / WEIGHTS)}
     files.write_json(run / "evaluation.json", vars(Receipt("evaluation", {}, [], {}, results=results)))
     assert _deploy(run) == 1
     assert "accuracy fell by 0.10" in capsys.readouterr().err and not _folder(run).exists()
@@ -205,7 +206,7 @@ def test_another_chat_template_than_the_trained_one_is_refused(
     base = write_twin(tmp_path / "base", moe=False, layers=2)
     run = write_run(tmp_path / "run", base)
     training = files.read_json(run / "training.json")
-    training["results"]["template_hash"] = basemodel.find(str(base)).template_hash
+    training["results"]["template_hash"] = Base.find(str(base)).template_hash
     files.write_json(run / "training.json", training)
     assert _deploy(run, "--dry-run") == 0
     (base / "chat_template.jinja").write_text("{{ messages }}")
@@ -339,7 +340,7 @@ def test_mlx_vlms_server_gives_the_tuned_answers_for_text_and_image(
 ) -> None:
     run = write_run(tmp_path / "run", demo_model, size=0.2, num_layers=-1, rank=16)
     assert _deploy(run) == 0
-    base = basemodel.find(str(demo_model))
+    base = Base.find(str(demo_model))
     recorded = references.record(base, run, canaries.built_in(tmp_path / "canaries", ""), "")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

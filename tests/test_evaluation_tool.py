@@ -109,14 +109,14 @@ def test_both_models_answer_every_item_and_the_receipt_says_what_was_measured(
 
 
 def test_adapters_change_answers_and_scaling_them_to_zero_gives_the_base_model(place: Path, dense_twin: Path) -> None:
-    from medtune.model import base as basemodel
+    from medtune.model.base import Base
     from medtune.model.generation import generate
     from medtune.model.renderer import Chat
     from medtune.records import Message
 
     assert evaluate(place) == 0
     rows = [row for _, row in files.read_jsonl(place / "run/predictions.jsonl")]
-    base = basemodel.find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     chat, model = Chat(base), base.load()
     of_base = {row["id"]: row for row in rows if row["model"] == "baseline"}
     prompts = [
@@ -356,7 +356,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
 ) -> None:
     from medtune.data.imagestore import ImageStore, Picture
     from medtune.evaluation.chat import Dialogue
-    from medtune.model import base as basemodel
+    from medtune.model.base import Base
     from medtune.model.renderer import Chat
 
     path = place / {"turned": "photo.jpg", "transparent": "scan.png", "large": "film.png"}[kind]
@@ -369,7 +369,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     store, picture = ImageStore(place / "data", 256), Picture(str(path), path)
     store.add([picture])
     monkeypatch.chdir(place)  # training.json names the data set as the person did
-    base = basemodel.find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     talking = Dialogue(base, place / "run", "", 4)
     asked: list[Any] = []
     real = talking.chat.prompt
@@ -384,11 +384,11 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
 
 
 def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Path, dense_twin: Path) -> None:
-    from medtune.model import base as basemodel
+    from medtune.model.base import Base
     from medtune.model.renderer import Chat
 
     drawn(320).save(place / "film.png")
-    chat = Chat.of_run(basemodel.find(str(dense_twin)), place / "run")  # whose data set is not under this folder
+    chat = Chat.of_run(Base.find(str(dense_twin)), place / "run")  # whose data set is not under this folder
     _edit(place / "run/training.json", "dataset", {"path": str(place / "data")})
     bounded = Chat.of_run(chat.base, place / "run")
     assert chat.image_tokens(place / "film.png") > bounded.image_tokens(place / "film.png")
@@ -477,7 +477,7 @@ def test_an_image_that_went_away_before_the_question_is_one_line_and_the_questio
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     from medtune.evaluation.chat import Dialogue
-    from medtune.model import base as basemodel
+    from medtune.model.base import Base
 
     image = place / "gone.png"
     drawn(64).save(image)
@@ -492,7 +492,7 @@ def test_an_image_that_went_away_before_the_question_is_one_line_and_the_questio
     monkeypatch.setattr("builtins.input", read)
     assert talk(place, "--cli") == 0
     assert capsys.readouterr().out.count("gone.png: not an image one can open (No such file or directory)") == 1
-    talking = Dialogue(basemodel.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
+    talking = Dialogue(Base.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
                        place / "run", "", 4)  # fmt: skip
     drawn(64).save(image)
     talking.show(image)
@@ -547,10 +547,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: p
 
 def test_a_conversation_remembers_turns_and_images(place: Path) -> None:
     from medtune.evaluation.chat import Dialogue
-    from medtune.model import base as basemodel
+    from medtune.model.base import Base
 
     name = Receipt.read(place / "run/training.json").results["base_model"]["name"]
-    talking = Dialogue(basemodel.find(name), place / "run", "", 4)
+    talking = Dialogue(Base.find(name), place / "run", "", 4)
     talking.show(place / "bench/images/recommended_cbc.png")
     first = "".join(talking.say("这是什么"))
     again = "".join(talking.say("然后呢"))

@@ -16,12 +16,11 @@ from medtune.demo.random_model import DEMO_MODEL
 from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.architecture import Architecture
-from medtune.model.base import find
+from medtune.model.base import Base
 from medtune.model.generation import generate
 from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
 from medtune.records import Message
-from medtune.training import job
 from tests.workshop import settings_file, write_dataset
 from tools import train_final
 
@@ -94,7 +93,7 @@ def write_family(folder: Path, kind: str) -> Path:
 def test_other_families_learn_the_same_with_and_without_the_cache(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
     model = write_family(tmp_path / "model", kind)
     dataset = write_dataset(tmp_path, model, images=kind in VISION)
     config = settings_file(tmp_path / "train.yaml", model, select={"by": "last", "patience": None})
@@ -113,12 +112,12 @@ def test_other_families_learn_the_same_with_and_without_the_cache(
 def test_adapters_of_a_text_model_load_in_mlx_lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import mlx_lm
 
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
     model = write_family(tmp_path / "model", "qwen3")
     dataset = write_dataset(tmp_path, model, images=False)
     config = settings_file(tmp_path / "train.yaml", model)
     assert cli.call(train_final.main, [str(dataset), "--config", str(config), "--out", str(tmp_path / "run")]) == 0
-    ours = find(str(model)).load()
+    ours = Base.find(str(model)).load()
     adapters.load(ours, tmp_path / "run")
     theirs, _ = mlx_lm.load(str(model), adapter_path=str(tmp_path / "run"))
     tokens = mx.array([[1, 2, 3, 4, 5]])
@@ -137,7 +136,7 @@ def test_a_text_model_answers_many_as_it_answers_each_and_as_mlx_lm_does(tmp_pat
     import mlx_lm
     from mlx_lm.generate import generate_step
 
-    base = find(str(write_family(tmp_path / "model", "qwen3")))
+    base = Base.find(str(write_family(tmp_path / "model", "qwen3")))
     model, chat = base.load(), Chat(base)
     prompts = [
         chat.prompt([Message(role="user", content=text)]) for text in ("发烧", "我头痛怎么办？", "我头痛咋办啊？")

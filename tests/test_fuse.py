@@ -18,8 +18,9 @@ from medtune.deployment import deltas, folder, fuse, matrices
 from medtune.deployment.proof.behaviour import kl
 from medtune.errors import UserError
 from medtune.model import adapters, tensors
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.model.tensors import Weights
+from medtune.run import WEIGHTS
 from tests.deployed import ATTENTION, write_run
 
 EXPERTS = ("gate_proj", "up_proj", "down_proj")
@@ -31,7 +32,7 @@ def sha256(tensor: tensors.Tensor) -> str:
 
 
 def _fuse(base: Path, run: Path, out: Path, precision: Any = "auto") -> Fused:
-    found, weights = basemodel.find(str(base)), Weights.open(base)
+    found, weights = Base.find(str(base)), Weights.open(base)
     changes = fuse.plan(weights, found.quantization, deltas.read(run), precision)
     out.mkdir()
     fuse.write(weights, changes, out)
@@ -66,10 +67,10 @@ def test_the_fused_model_answers_as_base_and_adapter_and_unlike_the_base(
     base = bases(moe, bits)
     run = write_run(tmp_path / "run", base, keys=ATTENTION + EXPERTS, size=0.1)
     out, changes = _fuse(base, run, tmp_path / "out")
-    model = basemodel.find(str(base)).load()
+    model = Base.find(str(base)).load()
     before = _logprobs(model)
     adapters.load(model, run)
-    tuned, fused = _logprobs(model), _logprobs(basemodel.find(str(out)).load())
+    tuned, fused = _logprobs(model), _logprobs(Base.find(str(out)).load())
     assert len(changes) == 2 * 7
     assert kl(tuned, fused) < 1e-3
     assert kl(before, fused) > 20 * kl(tuned, fused)
@@ -91,7 +92,7 @@ def test_each_matrix_is_what_the_libraries_own_layer_fuses_to(
     base = bases(moe, bits)
     run = write_run(tmp_path / "run", base, **lora)
     out, changes = _fuse(base, run, tmp_path / "out", "bf16" if bits else "keep")
-    model = basemodel.find(str(base)).load()
+    model = Base.find(str(base)).load()
     adapters.load(model, run)
     modules = dict(model.named_modules())
     stored = Weights.open(out).tensors
@@ -110,7 +111,7 @@ def test_an_adapted_embedding_moves_by_its_own_product(tmp_path: Path, dense_twi
     weight = matrices.find(Weights.open(dense_twin).tensors, None, module)
     rows, columns = weight.shape
     a, b = mx.random.normal((rows, 4)), mx.random.normal((4, columns))
-    adapters.save_weights(run / adapters.WEIGHTS, {f"{module}.lora_a": a, f"{module}.lora_b": b})
+    adapters.save_tensors(run / WEIGHTS, {f"{module}.lora_a": a, f"{module}.lora_b": b})
     out, _ = _fuse(dense_twin, run, tmp_path / "out")
     moved = matrices.find(Weights.open(out).tensors, None, module).read(0, 0, rows) - weight.read(0, 0, rows)
     assert mx.allclose(moved, 2.0 * a @ b, atol=1e-4)
@@ -176,7 +177,7 @@ def test_auto_takes_the_smallest_form_that_keeps_the_change(
     forms = {}
     for name, size in (("large", 1.0), ("middle", 0.02), ("small", 0.008)):
         run = write_run(tmp_path / name, base, size=size)
-        changes = fuse.plan(Weights.open(base), basemodel.find(str(base)).quantization, deltas.read(run), "auto")
+        changes = fuse.plan(Weights.open(base), Base.find(str(base)).quantization, deltas.read(run), "auto")
         forms[name] = {change.form.label for change in changes}
         kept = [change.survival for change in changes if change.form.bits]
         assert all(survival.share >= 0.95 and survival.cosine >= 0.95 and survival.noise < 0.02 for survival in kept)
@@ -186,7 +187,7 @@ def test_auto_takes_the_smallest_form_that_keeps_the_change(
 def test_four_bits_round_a_small_change_away(bases: Callable[[bool, int | None], Path], tmp_path: Path) -> None:
     base = bases(False, 4)
     run = write_run(tmp_path / "run", base, size=0.008)
-    found = basemodel.find(str(base)).quantization
+    found = Base.find(str(base)).quantization
     changes = fuse.plan(Weights.open(base), found, deltas.read(run), "keep")
     assert max(change.survival.share for change in changes) < 0.7
     assert max(change.survival.cosine for change in changes) < 0.3
@@ -205,7 +206,7 @@ def test_a_precision_asked_for_is_the_one_stored_and_the_model_loads(
     vision = {change.form.label for change in changes if change.matrix.module.startswith("vision_tower.")}
     assert text == {wanted}
     assert vision == {"bf16" if precision == "bf16" else "fp32"}  # the tower is never packed
-    model = basemodel.find(str(out)).load()
+    model = Base.find(str(out)).load()
     kinds = {
         type(module).__name__ for name, module in model.named_modules() if name.endswith("layers.1.self_attn.q_proj")
     }
@@ -223,8 +224,8 @@ def test_adapters_of_another_base_are_listed_and_refused(tmp_path: Path, dense_t
 
 def test_half_an_adapter_is_refused(tmp_path: Path, dense_twin: Path) -> None:
     run = write_run(tmp_path / "run", dense_twin, keys=("q_proj",), num_layers=1)
-    stored: Any = mx.load(str(run / adapters.WEIGHTS))
-    adapters.save_weights(run / adapters.WEIGHTS, {k: v for k, v in stored.items() if k.endswith("lora_a")})
+    stored: Any = mx.load(str(run / WEIGHTS))
+    adapters.save_tensors(run / WEIGHTS, {k: v for k, v in stored.items() if k.endswith("lora_a")})
     with pytest.raises(UserError, match="found \\['lora_a'\\], expected \\['lora_a', 'lora_b'\\]"):
         deltas.read(run)
 
@@ -247,7 +248,7 @@ def test_the_memory_of_a_fuse_is_that_of_a_layer_not_of_the_model(
     layer = sum(t.nbytes for name, t in Weights.open(base).tensors.items() if name.startswith(prefix))
     mx.clear_cache()
     mx.reset_peak_memory()
-    idle = mx.get_active_memory() + sum(value.nbytes for _, value in tree_flatten(mx.load(str(run / adapters.WEIGHTS))))
+    idle = mx.get_active_memory() + sum(value.nbytes for _, value in tree_flatten(mx.load(str(run / WEIGHTS))))
     _fuse(base, run, tmp_path / "out", "keep")
     assert mx.get_peak_memory() - idle < 2 * layer
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from medtune.errors import UserError
 from medtune.model import adapters
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.model.generation import Answer, decode, generate, stream
 from medtune.model.renderer import Chat, Example
 from medtune.records import Message
@@ -39,7 +39,7 @@ class StopAt(Chat):
 
 @pytest.fixture(scope="module", params=["dense", "moe"])
 def loaded(request: pytest.FixtureRequest, dense_twin: Path, moe_twin: Path) -> Iterator[tuple[Any, StopAt]]:
-    base = basemodel.find(str({"dense": dense_twin, "moe": moe_twin}[request.param]))
+    base = Base.find(str({"dense": dense_twin, "moe": moe_twin}[request.param]))
     yield base.load(), StopAt(base)
 
 
@@ -160,13 +160,13 @@ def test_a_token_beyond_the_tokenizer_is_never_chosen(
 
 
 def test_with_adapters_scaled_to_zero_the_base_model_answers(dense_twin: Path) -> None:
-    base = basemodel.find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     chat, model = Chat(base), base.load()
     prompt = chat.prompt([Message(role="user", content=TEXTS[0])])
     before = alone(model, chat, prompt)
     adapters.attach(model, Lora(rank=4, alpha=64, dropout=0.0, num_layers=2, keys=["q_proj", "v_proj", "o_proj"]))
     mx.random.seed(1)
-    tuned = {name: mx.random.normal(value.shape) for name, value in adapters.weights(model).items()}
+    tuned = {name: mx.random.normal(value.shape) for name, value in adapters.tensors(model).items()}
     from mlx.utils import tree_unflatten
 
     model.update(tree_unflatten(list(tuned.items())))

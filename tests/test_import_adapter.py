@@ -12,7 +12,8 @@ import pytest
 
 from medtune import cli, files
 from medtune.model import adapters
-from medtune.model import base as basemodel
+from medtune.model.base import Base
+from medtune.run import CONFIG, WEIGHTS
 from tests.deployed import write_run
 from tests.workshop import write_dataset
 from tools import deploy_to_lmstudio, import_adapter, make_report, test_v2_model
@@ -21,7 +22,7 @@ PROMPT = mx.array([[5, 17, 300, 42, 9, 61, 7, 700]])
 
 
 def _logits(base: Path, run: Path | None = None) -> mx.array:
-    model: Any = basemodel.find(str(base)).load()
+    model: Any = Base.find(str(base)).load()
     if run:
         adapters.load(model, run)
         model.eval()
@@ -38,7 +39,7 @@ def run(tmp_path: Path, dense_twin: Path) -> Path:
 
 
 def _tensors(run: Path) -> dict[str, mx.array]:
-    loaded: Any = mx.load(str(run / adapters.WEIGHTS))
+    loaded: Any = mx.load(str(run / WEIGHTS))
     return loaded
 
 
@@ -73,10 +74,10 @@ def test_an_mlx_lm_adapter_with_relative_keys_gives_the_same_logits(
 ) -> None:
     source = tmp_path / "mlx"
     source.mkdir()
-    (source / adapters.WEIGHTS).write_bytes((run / adapters.WEIGHTS).read_bytes())
+    (source / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes())
     keys = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
     parameters = {"rank": 4, "scale": 2.0, "dropout": 0.0, "keys": keys}
-    files.write_json(source / adapters.CONFIG, {"num_layers": 2, "lora_parameters": parameters})
+    files.write_json(source / CONFIG, {"num_layers": 2, "lora_parameters": parameters})
     assert _import(source, dense_twin, tmp_path / "in") == 0
     assert mx.array_equal(_logits(dense_twin, tmp_path / "in"), _logits(dense_twin, run))
 
@@ -86,7 +87,7 @@ def test_an_old_mlx_vlm_adapter_gives_the_logits_mlx_vlm_gives(run: Path, dense_
 
     source = tmp_path / "old"
     source.mkdir()
-    model: Any = basemodel.find(str(dense_twin)).load()
+    model: Any = Base.find(str(dense_twin)).load()
     mx.random.seed(1)
     old = {}
     for layer in range(4):
@@ -94,10 +95,10 @@ def test_an_old_mlx_vlm_adapter_gives_the_logits_mlx_vlm_gives(run: Path, dense_
             module = f"language_model.model.layers.{layer}.{name}"
             out, into = dict(model.named_modules())[module].weight.shape
             old |= {f"{module}.A": mx.random.normal((into, 4)), f"{module}.B": mx.random.normal((4, out))}
-    mx.save_safetensors(str(source / adapters.WEIGHTS), old)
-    files.write_json(source / adapters.CONFIG, {"rank": 4, "alpha": 0.4, "dropout": 0.0})
+    mx.save_safetensors(str(source / WEIGHTS), old)
+    files.write_json(source / CONFIG, {"rank": 4, "alpha": 0.4, "dropout": 0.0})
     assert _import(source, dense_twin, tmp_path / "in") == 0
-    wanted: Any = apply_lora_layers(basemodel.find(str(dense_twin)).load(), source)
+    wanted: Any = apply_lora_layers(Base.find(str(dense_twin)).load(), source)
     wanted.eval()
     assert mx.allclose(_logits(dense_twin, tmp_path / "in"), wanted(PROMPT).logits, atol=1e-4)
 
@@ -133,7 +134,7 @@ def test_every_tensor_without_a_place_is_listed_and_no_run_is_made(
 def test_what_cannot_be_imported_is_said(
     run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any, said: str
 ) -> None:
-    (run / adapters.CONFIG).write_text(json.dumps({"r": 4, "lora_alpha": 8} | config))
+    (run / CONFIG).write_text(json.dumps({"r": 4, "lora_alpha": 8} | config))
     assert _import(run, dense_twin, tmp_path / "in") == 1
     assert said in capsys.readouterr().err
 
@@ -158,7 +159,7 @@ def test_a_multiplier_that_is_not_stated_is_asked_for(
 ) -> None:
     _as_peft(run, tmp_path / "peft")
     source = tmp_path / "peft" if "peft_type" in config else run
-    (source / adapters.CONFIG).write_text(json.dumps({"lora_alpha": 8} | config))
+    (source / CONFIG).write_text(json.dumps({"lora_alpha": 8} | config))
     assert _import(source, dense_twin, tmp_path / "in") == 1
     assert said in capsys.readouterr().err
 
@@ -166,7 +167,7 @@ def test_a_multiplier_that_is_not_stated_is_asked_for(
 def test_a_broken_file_of_weights_is_one_line(
     run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / adapters.WEIGHTS).write_bytes(b"cut short")
+    (run / WEIGHTS).write_bytes(b"cut short")
     assert _import(run, dense_twin, tmp_path / "in") == 1
     assert "not a safetensors file; copy or download it again" in capsys.readouterr().err
 

@@ -142,7 +142,7 @@ def test_logits_in_chunks_give_the_same_log_probs_and_gradients(monkeypatch: pyt
         return objective.row_log_probs(h, targets, lambda rows: rows @ head).sum()
 
     whole = mx.value_and_grad(total)(hidden)
-    monkeypatch.setattr(objective, "CHUNK", 10)
+    monkeypatch.setattr(objective, "HEAD_ROWS", 10)
     chunked = mx.value_and_grad(total)(hidden)
     assert mx.allclose(whole[0], chunked[0], rtol=1e-6)
     assert mx.allclose(whole[1], chunked[1], atol=1e-6)

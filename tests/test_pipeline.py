@@ -68,7 +68,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Itera
     """Every stage once."""
     made = Project(tmp_path_factory.mktemp("project"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medtune.training.job.CACHE", made.root / "cache")
+        patch.setattr("medtune.cli.CACHE", made.root / "cache")
         yield finished(made, demo_model)
 
 

@@ -13,21 +13,21 @@ import pytest
 from rich.console import Console
 from workshop import settings_file, write_dataset
 
-from medtune import config, files, planner
+from medtune import cli, config, files, planner
 from medtune.dataset import Dataset
 from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
-from medtune.model import base as basemodel
+from medtune.metrics import settings_hash
 from medtune.model import published
 from medtune.model.architecture import Architecture
+from medtune.model.base import Base
 from medtune.model.renderer import Chat
-from medtune.planner import Load, Machine, Measured
+from medtune.planner import Load, Machine, Measured, screen
 from medtune.planner.memory import trunk_phase
 from medtune.planner.model import CPU, GPU, Model
 from medtune.planner.weights import PARTS
 from medtune.schemas import TrainConfig
 from medtune.training.cluster import ALONE
-from medtune.training.runlog import settings_hash
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -259,15 +259,15 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     from medtune.training import examples as material
     from medtune.training import job
 
-    monkeypatch.setattr(job, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "cache")
     folder = write_twin(tmp_path / "twin", moe=moe, layers=6, hidden=256)
     data = Dataset.open(write_dataset(tmp_path, folder))
     train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
-    base = basemodel.find(str(folder))
+    base = Base.find(str(folder))
     chat = Chat(base)
     found = material.gather(data, chat, train)
     examples = found.examples(found.share([], ALONE))
-    store = job.open_store(base, Architecture.of(base.load()), 4)
+    store = job.open_store(cli.CACHE, base, Architecture.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
     foreseen = sum(trunk_phase(plan.model, plan.load, group=group).values())
     gc.collect()
@@ -281,23 +281,24 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
 
 
 def test_the_planner_counts_with_the_trainers_own_sizes() -> None:
-    from medtune.model import cpu
-    from medtune.planner import memory, workload
-    from medtune.training import loss, sampler, trunk
+    from medtune.model import cpu, padding
+    from medtune.planner import memory
+    from medtune.training import activations, loss
 
-    assert workload.BUCKET == sampler.BUCKET
-    assert CPU.block == cpu.BLOCK
-    assert memory.CHUNK == loss.CHUNK
-    assert memory.PASS_TOKENS == trunk.PASS_TOKENS
+    shared = {"ATTENTION_BLOCK": (cpu,), "HEAD_ROWS": (loss, memory), "TRUNK_TOKENS": (activations, memory)}
+    for name, users in shared.items():
+        assert all(getattr(user, name) is getattr(padding, name) for user in users)
+    assert CPU.block == padding.ATTENTION_BLOCK
+    assert Load(1, 1, 0, 1.0, longest=padding.BUCKET + 1).padded == 2 * padding.BUCKET
 
 
 def test_the_cache_takes_the_bytes_the_store_would_write() -> None:
-    from medtune.training.trunk import Layout
+    from medtune.training.activations import RowFormat
 
     plan = planned("lora_2000")
-    layout = Layout(hidden=2048, dtype="uint16", mlx_dtype="bfloat16", levels=0)
+    form = RowFormat(hidden=2048, dtype="uint16", mlx_dtype="bfloat16", levels=0)
     assert plan.cached
-    assert plan.cache_bytes == layout.bytes(plan.load.tokens, plan.load.image_tokens)
+    assert plan.cache_bytes == form.bytes(plan.load.tokens, plan.load.image_tokens)
 
 
 def test_the_original_run_fits_a_mac_of_16_gb_and_the_small_profiles_the_macs_they_are_for() -> None:
@@ -330,7 +331,7 @@ def test_more_of_anything_never_needs_less_memory() -> None:
 def test_a_plan_is_shown_with_its_figures_and_without_weights() -> None:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(planned("lora_2000").render())
+        console.print(screen.render(planned("lora_2000")))
     shown = capture.get()
     for figure in ("35,651,584 trainable parameters", "136.0 MiB", "31.1 B", "16 GB", "128 GB"):
         assert figure in shown

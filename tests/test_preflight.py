@@ -15,11 +15,11 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.architecture import Activations, Architecture
-from medtune.model.base import find
+from medtune.model.base import Base
 from medtune.model.renderer import Chat
 from medtune.schemas import TrainConfig
-from medtune.training import job, preflight
-from medtune.training.dataloader import Feed
+from medtune.training import preflight
+from medtune.training.dataloader import DataLoader
 from medtune.training.step import Step
 from medtune.training.trunk import Trunk
 from medtune.training.weighting import Lesson
@@ -31,7 +31,7 @@ class Bench:
     """An adapted twin with its lessons and probes, run live."""
 
     def __init__(self, model: Path, folder: Path) -> None:
-        base = find(str(model))
+        base = Base.find(str(model))
         self.chat, dataset = Chat(base), Dataset.open(write_dataset(folder, model))
         records = [record for record in dataset.split("train") if record.label == 1]
         examples = [self.chat.encode(record, dataset.root) for record in records]
@@ -45,7 +45,11 @@ class Bench:
     def check(self, trunk: Any = None) -> list[str]:
         trunk = trunk or Trunk(self.architecture, self.chat, 2)
         return preflight.check(
-            self.step, Feed(self.probes, trunk), Feed(self.lessons, trunk), range(len(self.lessons)), self.chat
+            self.step,
+            DataLoader(self.probes, trunk),
+            DataLoader(self.lessons, trunk),
+            range(len(self.lessons)),
+            self.chat,
         )
 
 
@@ -124,7 +128,7 @@ def test_the_preview_colours_what_is_learned_and_stays_out_of_logs(
 def test_a_step_that_does_not_fit_is_cut_finer_and_gives_the_same_adapters(
     dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
     dataset = write_dataset(tmp_path, dense_twin)
     config = settings_file(tmp_path / "train.yaml", dense_twin, select={"by": "last", "patience": None})
 

@@ -21,7 +21,7 @@ from medtune.deployment import template as templates
 from medtune.deployment.client import Server
 from medtune.deployment.proof import Subject, behaviour, canaries, l0_lint, l0_weights, l3_served, references, stack
 from medtune.deployment.proof.references import Reference, References
-from medtune.model import base as basemodel
+from medtune.model.base import Base
 from medtune.model.tensors import INDEX, Weights
 from tests.deployed import ATTENTION, write_run
 
@@ -34,7 +34,7 @@ class Good:
     """A proved folder and what it was made from; tests copy it before they spoil it."""
 
     run: Path
-    base: basemodel.Base
+    base: Base
     changes: list[fuse.Change]
     folder: Path
     subject: Subject
@@ -43,7 +43,7 @@ class Good:
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     root = tmp_path_factory.mktemp("good")
-    base = basemodel.find(str(write_twin(root / "base", moe=False, layers=2, bits=4)))
+    base = Base.find(str(write_twin(root / "base", moe=False, layers=2, bits=4)))
     run = write_run(root / "run", base.path, size=0.02, keys=(*ATTENTION, "down_proj"), system_prompt=SYSTEM)
     weights, template = Weights.open(base.path), templates.with_system_prompt(base.chat_template, SYSTEM)
     changes = fuse.plan(weights, base.quantization, deltas.read(run), "auto")

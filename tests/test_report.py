@@ -19,6 +19,7 @@ from medtune.report import advice as nextsteps
 from medtune.report import checklist, comparison, figures, markdown, names, page
 from medtune.report.facts import Facts, gather
 from medtune.report.numbers import Numbers
+from medtune.run import CONFIG
 from tests import fakerun
 from tools import make_report
 
@@ -124,8 +125,8 @@ def test_the_python_it_prints_runs_as_it_stands(
     model = base.find(str(dense_twin)).load()
     lora = Lora(rank=2, alpha=4, dropout=0.0, num_layers=1, keys=["q_proj"])
     config = adapters.attach(model, lora).to_json()
-    (run / adapters.CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    adapters.save_weights(run / "adapters.safetensors", adapters.weights(model))
+    (run / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    adapters.save_tensors(run / "adapters.safetensors", adapters.tensors(model))
     edit(run / "training.json", base_model={"name": str(dense_twin)})
     blocks = re.findall(r"```python\n(.*?)```", report(run), flags=re.S)
     assert len(blocks) == 2

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from medtune import cli, files
-from medtune.model.adapters import WEIGHTS
-from medtune.model.base import find
+from medtune.model.base import Base
 from medtune.model.renderer import Chat
 from medtune.receipt import Receipt
+from medtune.run import WEIGHTS
 from medtune.training import cluster, job
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_adapters_load_in_both_libraries_with_the_trainers_logits(dataset: P
 
     config, run = settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run"
     assert train(dataset, config, run) == 0
-    base = find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     example = Chat(base).encode(job.Dataset.open(dataset).split("test")[0], dataset)
     tokens = mx.array(example.tokens)[None]
     from medtune.model import adapters
@@ -302,8 +302,8 @@ def start(dataset: Path, config: Path, run: Path, cache: Path) -> subprocess.Pop
     code = (
         "import sys; from pathlib import Path; from medtune import cli;"
         "from medtune.model import runtime; runtime.start();"
-        "from medtune.training import job; from tools import train_final;"
-        f"job.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
+        "from tools import train_final;"
+        f"cli.CACHE = Path({str(cache)!r}); sys.exit(cli.call(train_final.main, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, str(dataset), "--config", str(config), "--out", str(run)]
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

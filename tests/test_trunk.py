@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +12,22 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_vlm.trainer.vlm.sft.runtime import vlm_sft_loss
 
-from medtune import files
+from medtune import cli, files
 from medtune.dataset import Dataset
 from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
-from medtune.model import adapters
+from medtune.model import adapters, padding
 from medtune.model.architecture import Activations, Architecture
-from medtune.model.base import Base, find
-from medtune.model.renderer import Chat
+from medtune.model.base import Base
+from medtune.model.renderer import Chat, Example
 from medtune.schemas import TrainConfig
-from medtune.training import job, sampler
-from medtune.training.dataloader import Feed
+from medtune.training import job
+from medtune.training.activations import Store
+from medtune.training.dataloader import DataLoader
 from medtune.training.step import Step
-from medtune.training.trunk import Store, Trunk, example_key
+from medtune.training.trunk import Trunk
 from medtune.training.weighting import Lesson
-from tests.workshop import SETTINGS, write_dataset
+from tests.workshop import SETTINGS, prepared, write_dataset
 
 KINDS = {
     "dense": {"moe": False},
@@ -38,12 +40,12 @@ KINDS = {
 @pytest.fixture(scope="module", params=KINDS)
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Base:
     folder = write_twin(tmp_path_factory.mktemp(request.param), **KINDS[request.param])
-    return find(str(folder))
+    return Base.find(str(folder))
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "CACHE", tmp_path / "trunk")
+    monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
 
 
 def items(base: Base, folder: Path) -> tuple[Chat, list[Lesson]]:
@@ -71,8 +73,8 @@ def fresh(base: Base, settings: TrainConfig, compiled: bool = False) -> tuple[Ar
     )
 
 
-def gradients(step: Step, feed: Feed, chosen: list[int]) -> tuple[float, dict[str, mx.array]]:
-    (batch,) = feed.stream([chosen])
+def gradients(step: Step, loader: DataLoader, chosen: list[int]) -> tuple[float, dict[str, mx.array]]:
+    (batch,) = loader.stream([chosen])
     loss, _, grads = step.gradients([batch])
     return loss.item(), dict(tree_flatten(grads))
 
@@ -89,12 +91,12 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
     settings = config()
     chat, weighted = items(base, tmp_path)
     architecture, step = fresh(base, settings)
-    feed = Feed(weighted, Trunk(architecture, chat, step.first))
+    loader = DataLoader(weighted, Trunk(architecture, chat, step.first))
     chosen = [*[i for i, item in enumerate(weighted) if item.example.images][:2], 0, 1]
-    ours = gradients(step, feed, chosen)
+    ours = gradients(step, loader, chosen)
     examples = [weighted[i].example for i in chosen]
     pixels = [chat.pixels(example) for example in examples if example.images]
-    tokens = sampler.token_matrix(examples)
+    tokens = padding.token_matrix([example.tokens for example in examples])
     supervised = np.zeros_like(tokens)
     for row, example in enumerate(examples):
         supervised[row, : len(example.weights)] = example.weights > 0
@@ -120,10 +122,10 @@ def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_p
     settings = config(lora=SETTINGS["lora"] | {"num_layers": layers})
     chat, weighted = items(base, tmp_path)
     architecture, step = fresh(base, settings)
-    live = Feed(weighted, Trunk(architecture, chat, step.first))
-    store = job.open_store(base, architecture, step.first)
+    live = DataLoader(weighted, Trunk(architecture, chat, step.first))
+    store = job.open_store(cli.CACHE, base, architecture, step.first)
     job.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
-    cached = Feed(weighted, store)
+    cached = DataLoader(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
     for chosen in ([0, 1, 2], images, [3, images[0]]):
         assert_same(gradients(step, live, chosen), gradients(step, cached, chosen), 1e-4)
@@ -135,10 +137,10 @@ def test_layers_streamed_a_few_at_a_time_store_the_same_activations(base: Base, 
     stored = []
     for group in (3, 1):
         architecture = Architecture.of(base.load())
-        layout = job.open_store(base, architecture, 3).layout
-        store = Store(tmp_path / f"group{group}", layout)
+        form = job.open_store(cli.CACHE, base, architecture, 3).form
+        store = Store(tmp_path / f"group{group}", form)
         store.fill(Trunk(architecture, chat, 3), examples, group, lambda tokens: None)
-        stored.append(store.batch([example_key(example) for example in examples], 160).h)
+        stored.append(store.batch([example.key for example in examples], 160).h)
     assert np.abs(stored[0] - stored[1]).max() <= 1e-4 * np.abs(stored[0]).max()
 
 
@@ -147,7 +149,7 @@ def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path)
     results = []
     for mode in ("off", "on"):
         architecture, step = fresh(base, config(grad_checkpoint=mode))
-        results.append(gradients(step, Feed(weighted, Trunk(architecture, chat, step.first)), [0, 1, 2]))
+        results.append(gradients(step, DataLoader(weighted, Trunk(architecture, chat, step.first)), [0, 1, 2]))
     assert_same(results[0], results[1], 1e-5)
 
 
@@ -159,10 +161,10 @@ def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path
     results = []
     for compiled in (False, True):
         architecture, step = fresh(base, settings, compiled)
-        feed = Feed(weighted, Trunk(architecture, chat, step.first))
+        loader = DataLoader(weighted, Trunk(architecture, chat, step.first))
         mx.random.seed(3)
         losses = []
-        for number, batch in enumerate(feed.stream([[0, 1], images, [2, 3], [0, 1]]), 1):
+        for number, batch in enumerate(loader.stream([[0, 1], images, [2, 3], [0, 1]]), 1):
             outcome = step([batch], number, batch.size)
             losses += [outcome.loss.item(), outcome.grad_norm.item(), *step.evaluate(batch).nll.tolist()]
         results.append((losses, dict(tree_flatten(architecture.model.trainable_parameters()))))
@@ -188,39 +190,61 @@ def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path:
 def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
     dense_twin: Path, moe_twin: Path, tmp_path: Path
 ):
-    base = find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
     architecture = Architecture.of(base.load())
-    store = job.open_store(base, architecture, 2)
+    store = job.open_store(cli.CACHE, base, architecture, 2)
     examples = [item.example for item in weighted]
     job.fill_store(store, base, chat, 2, 99, examples[:5])
     assert len(store.missing(examples)) == len(examples) - 5
     job.fill_store(store, base, chat, 2, 99, examples)
-    again = job.open_store(base, architecture, 2)
+    again = job.open_store(cli.CACHE, base, architecture, 2)
     assert again.missing(examples) == []
-    other = find(str(moe_twin))
-    assert job.open_store(other, Architecture.of(other.load()), 2).folder != store.folder
-    assert job.open_store(base, architecture, 1).folder != store.folder
+    other = Base.find(str(moe_twin))
+    assert job.open_store(cli.CACHE, other, Architecture.of(other.load()), 2).folder != store.folder
+    assert job.open_store(cli.CACHE, base, architecture, 1).folder != store.folder
 
 
 def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, tmp_path: Path):
     from PIL import Image
 
-    _, weighted = items(find(str(dense_twin)), tmp_path)
-    example = next(item.example for item in weighted if item.example.images)
-    before = example_key(example)
-    with Image.open(example.images[0]) as image:
-        Image.new("RGB", image.size, (1, 2, 3)).save(example.images[0])
-    assert example_key(example) != before
+    def example(colour: tuple[int, int, int]) -> Example:
+        """The example of one question about one picture, prepared as it is now."""
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "same.png")
+        dataset = Dataset.open(prepared(tmp_path, dense_twin, tmp_path / "dataset"))
+        (record,) = dataset.split("train")
+        return Chat(Base.find(str(dense_twin))).encode(record, dataset.root)
+
+    turns = [{"role": "user", "content": "<image>这是什么?"}, {"role": "assistant", "content": "一张片子"}]
+    files.write_jsonl(tmp_path / "records.jsonl", [json.dumps({"messages": turns, "images": ["same.png"]})])
+    before, after = example((200, 0, 0)), example((1, 2, 3))
+    assert before.tokens.tolist() == after.tokens.tolist() and before.key != after.key
+
+
+def test_an_image_changed_after_it_was_prepared_is_refused(dense_twin: Path, tmp_path: Path):
+    from PIL import Image
+
+    dataset = Dataset.open(write_dataset(tmp_path, dense_twin))
+    stored = next(dataset.root / record.images[0] for record in dataset.split("train") if record.images)
+    with Image.open(stored) as image:
+        Image.new("RGB", image.size, (1, 2, 3)).save(stored)
+    with pytest.raises(UserError, match="images are missing, broken or changed"):
+        dataset.split("train")
+
+
+def test_an_images_bytes_are_not_read_to_tell_examples_apart(dense_twin: Path, tmp_path: Path, monkeypatch):
+    _, weighted = items(Base.find(str(dense_twin)), tmp_path)
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail(f"{path} hashed again"))
+    assert len({item.example.key for item in weighted}) == len(weighted)
 
 
 def test_a_disk_that_is_too_small_is_refused_with_both_figures(
     dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    base = find(str(dense_twin))
+    base = Base.find(str(dense_twin))
     chat, weighted = items(base, tmp_path)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    store = job.open_store(base, Architecture.of(base.load()), 2)
+    store = job.open_store(cli.CACHE, base, Architecture.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
         job.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
     assert not store.folder.exists() or not list(store.folder.iterdir())

@@ -89,6 +89,11 @@ def write_dataset(folder: Path, model: Path, count: int = 42, images: bool = Tru
     (raw / "images").mkdir(parents=True)
     rng = random.Random(0)
     files.write_jsonl(raw / "records.jsonl", (question(index, rng, raw, images).to_json() for index in range(count)))
+    return prepared(raw, model, folder / "dataset")
+
+
+def prepared(raw: Path, model: Path, out: Path) -> Path:
+    """The data set ``out`` that the tool makes of the folder ``raw``."""
     settings = {
         "tokenizer": str(model),
         "sources": [],
@@ -102,7 +107,6 @@ def write_dataset(folder: Path, model: Path, count: int = 42, images: bool = Tru
         "dedup": "off",
     }
     (raw / "data.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    out = folder / "dataset"
     arguments = [str(raw / "records.jsonl"), "--config", str(raw / "data.yaml"), "--out", str(out)]
     with redirect_stdout(StringIO()):
         prepare_data.main(arguments)

@@ -26,11 +26,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path, metavar="DATA", help="folder of prepare_data")
     parser.add_argument("--eval", type=Path, required=True, metavar="FILE", help="eval.yaml of the comparison")
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for both runs and the result")
+    cli.add_cache(parser)
     args = parser.parse_args(argv)
     settings = AblationConfig(
         train=config.load(TrainConfig, args.config, args.set), evaluation=config.load(EvalConfig, args.eval)
     )
-    made = Ablation(args.data, settings, args.out)
+    made = Ablation(args.data, settings, args.out, args.cache)
     runtime.start()
     made.train()
     inputs = {f"{name}/training.json": files.sha256(args.out / name / "training.json") for name in made.arms}

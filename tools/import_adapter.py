@@ -13,8 +13,8 @@ from medtune import cli, files, receipt
 from medtune.config import Strict
 from medtune.i18n import tr
 from medtune.model import runtime
-from medtune.model.base import find
-from medtune.training.runlog import CONFIG, WEIGHTS
+from medtune.model.base import Base
+from medtune.run import CONFIG, WEIGHTS
 
 
 class Import(Strict):
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--system-prompt", default="", help="the system prompt it was trained with")
     args = parser.parse_args(argv)
     settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)
-    base = find(args.base)
+    base = Base.find(args.base)
     inputs = {
         f"source/{path.name}": files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()
     }

@@ -23,7 +23,6 @@ from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
 from medtune.dataset import MANIFEST
 from medtune.i18n import tr
-from medtune.model import base as basemodel
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.progress import progress
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load(DataConfig, args.config, args.set)
     named = [Source(path=path) for path in args.sources]
     config = config.model_copy(update={"sources": [*named, *config.sources]})
-    base = basemodel.find(config.tokenizer)
+    base = Base.find(config.tokenizer)
     found = open_sources(config.sources, args.out)
     inputs = {str(source.path): files.sha256(source.path) for source in found}
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}

@@ -18,8 +18,8 @@ from medtune.evaluation.modelpair import Contest
 from medtune.evaluation.predictions import FILE, Predictions
 from medtune.i18n import tr
 from medtune.model import runtime
+from medtune.run import WEIGHTS
 from medtune.schemas import EvalConfig
-from medtune.training.runlog import WEIGHTS
 
 
 def main(argv: list[str] | None = None) -> None:

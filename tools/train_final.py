@@ -14,15 +14,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rich import console
+from rich.console import Console
 
 from medtune import cli, config, files, planner, receipt
 from medtune.dataset import Dataset
 from medtune.i18n import tr
 from medtune.model import runtime
-from medtune.model.base import find
+from medtune.model.base import Base
+from medtune.planner import screen
+from medtune.run import OUTPUTS
 from medtune.schemas import TrainConfig
-from medtune.training import cluster, runlog
+from medtune.training import cluster
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,17 +37,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--worker", type=Path, help=argparse.SUPPRESS
     )  # one of several; the leader writes its results here
+    cli.add_cache(parser)
     args = parser.parse_args(argv)
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
-        console.Console().print(planner.for_run(settings, args.data, args.out).render())
+        Console().print(screen.render(planner.for_run(settings, args.data, args.out)))
         return
     if args.worker:
         results = alone(args, settings)
         if cluster.Cluster.join().leads:
             files.write_json(args.worker, results)
         return
-    dataset, base = Dataset.open(args.data), find(settings.base_model)
+    dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
     inputs = {**dataset.hashes, "base_model": base.weights_hash}
     with receipt.stage(
         args.out / "training.json",
@@ -57,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
     ) as done:
         done.results = together(args) if args.hosts else alone(args, settings)
-        done.outputs = {name: files.sha256(args.out / name) for name in runlog.OUTPUTS}
+        done.outputs = {name: files.sha256(args.out / name) for name in OUTPUTS}
     print(tr("{run}: trained; next: make test-model, make deploy, make report", run=args.out))
 
 
@@ -69,7 +72,8 @@ def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:
     machines = cluster.Cluster.join()
     run = args.out if machines.leads else cluster.scratch(args.out, machines.rank)
     with nullcontext() if machines.leads else redirect_stdout(StringIO()):
-        return job.assemble(Dataset.open(args.data), find(settings.base_model), settings, run, machines).run()
+        dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
+        return job.assemble(dataset, base, settings, run, args.cache, cluster=machines).run()
 
 
 def together(args: argparse.Namespace) -> dict[str, Any]:
@@ -77,6 +81,7 @@ def together(args: argparse.Namespace) -> dict[str, Any]:
     results = args.out / ".results.json"
     overrides = [part for override in args.set for part in ("--set", override)]
     command = [__file__, str(args.data), "--config", str(args.config), "--out", str(args.out), *overrides]
+    command += ["--cache", str(args.cache)]
     return cluster.launch(args.hosts, [*command, "--worker", str(results)], results)
 
 

@@ -13,6 +13,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
 
+CACHE = Path("data/cache/trunk")
 FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
 
 
@@ -31,6 +32,11 @@ def parser(doc: str | None, *, config: bool = True, required: bool = True) -> ar
             help="override one setting, e.g. lora.rank=64; may be given many times",
         )
     return parser
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """The option of the tools that train: where the trunk's activations are kept, for every run of this checkout."""
+    parser.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help="trunk cache (default: %(default)s)")
 
 
 def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> int:

@@ -9,10 +9,10 @@ from medtune import files
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.images import intact
-from medtune.receipt import Receipt
+from medtune.receipt import MANIFEST, Receipt
 from medtune.records import SPLITS, Record
 
-MANIFEST = "manifest.json"
+IMAGES, INDEX = "images", "images/.index.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,28 @@ class Dataset:
             raise ValueError(f"{name}: not a split")
         records = [Record.model_validate(row) for _, row in files.read_jsonl(self.root / f"{name}.jsonl")]
         images = dict.fromkeys(image for record in records for image in record.images)
-        lost = [image for image in images if not intact(self.root / image)]
+        hashes = image_hashes(self.root)
+        lost = [image for image in images if not whole(self.root / image, hashes.get(image, ""))]
         if lost:
             raise UserError(
                 tr(
-                    "{folder}: {count} images are missing or broken ({first} ...); run `make data` again",
+                    "{folder}: {count} images are missing, broken or changed ({first} ...); run `make data` again",
                     folder=self.root,
                     count=len(lost),
                     first=lost[0],
                 )
             )
         return records
+
+
+def image_hashes(root: Path) -> dict[str, str]:
+    """Sha256 of the stored images by their names, as they were written."""
+    if not (root / INDEX).exists():
+        return {}
+    rows = (row for _, row in files.read_jsonl(root / INDEX))
+    return {row["name"]: row["file"] for row in rows if row.get("name") and row.get("file")}
+
+
+def whole(image: Path, digest: str) -> bool:
+    """Whether a stored image is there, and the one that was written; without a digest, whether it decodes."""
+    return (image.is_file() and files.sha256(image) == digest) if digest else intact(image)

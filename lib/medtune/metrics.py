@@ -1,28 +1,66 @@
-"""The history of a run: its metrics.jsonl as curves, for the monitor and the report.
+"""metrics.jsonl: the one channel from a training to anybody, written and read here.
 
-Reading tolerates what a living or killed run leaves: no file yet, a last line half written, and steps that a resumed
-run took a second time (the second time counts).
+A run may be killed and resumed: what counts then is decided once, in ``surviving``. Reading tolerates what a living or
+killed run leaves: no file yet, a last line half written, and steps that a resumed run took a second time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, Any]
+from medtune import files
+from medtune.schemas import TrainConfig
+
+Metric = dict[str, Any]  # one line: kind (train, valid, checkpoint or event), step, time, and what was measured
 Curve = list[tuple[int, float]]  # (step, value), steps ascending
 
-TURNS = ("start", "resume", "stop", "finish", "early_stop")  # events that begin or end a stretch of training
+BEGINNINGS = ("start", "resume")
+ENDINGS = ("stop", "finish", "early_stop")
+TURNS = (*BEGINNINGS, *ENDINGS)  # events that begin or end a stretch of training
+
+
+def settings_hash(config: TrainConfig) -> str:
+    """What tells a run's measurements from those of a run with other settings in the same folder."""
+    return files.hash_of(config.model_dump(mode="json"))
+
+
+def surviving(metrics: Iterable[Metric], step: int) -> list[Metric]:
+    """What still counts when a run goes on from ``step`` (0: from its beginning, and nothing counts).
+
+    What came after the last checkpoint is measured again, and the run has not ended.
+    """
+    return [m for m in metrics if 0 < step >= m["step"] and not (m["kind"] == "event" and m.get("name") in ENDINGS)]
+
+
+class MetricsLog:
+    """Appends to the metrics of one run that goes on from step ``resumed_at``."""
+
+    def __init__(self, path: Path, resumed_at: int) -> None:
+        if path.exists():
+            kept = surviving(_parsed(path.read_text(encoding="utf-8", errors="replace").splitlines()), resumed_at)
+            files.write_jsonl(path, [_line(metric) for metric in kept])
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
+
+    def close(self) -> None:
+        """No more will be added."""
+        self._file.close()
+
+    def add(self, kind: str, step: int, **values: Any) -> None:
+        """Append one line at once: the monitor reads it while we run."""
+        self._file.write(_line({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
+        self._file.flush()
 
 
 @dataclass(frozen=True)
 class History:
-    """The rows of one run that count, in the order they were written."""
+    """The metrics of one run that count, in the order they were written."""
 
-    rows: tuple[Row, ...] = ()
+    metrics: tuple[Metric, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -35,62 +73,63 @@ class History:
 
     @classmethod
     def parse(cls, lines: Iterable[str]) -> History:
-        """Keep the rows that count: of the last start, and of each step the last time it was taken."""
-        rows: list[Row] = []
-        for line in lines:
-            row = _row(line)
-            if row is None:
-                continue
-            if row["kind"] == "event" and row.get("name") == "start":
-                rows = []
-            elif row["kind"] == "event" and row.get("name") == "resume":
-                rows = [old for old in rows if old["kind"] == "event" or old["step"] <= row["step"]]
-            elif row["kind"] == "valid":
-                rows = [old for old in rows if (old["kind"], old["step"]) != ("valid", row["step"])]
-            rows.append(row)
-        return cls(tuple(rows))
+        """Keep what counts: of the last start, and of each step the last time it was taken."""
+        metrics: list[Metric] = []
+        for metric in _parsed(lines):
+            if metric["kind"] == "event" and metric.get("name") in BEGINNINGS:
+                metrics = surviving(metrics, metric["step"])
+            elif metric["kind"] == "valid":
+                metrics = [old for old in metrics if (old["kind"], old["step"]) != ("valid", metric["step"])]
+            metrics.append(metric)
+        return cls(tuple(metrics))
 
-    def of(self, kind: str) -> list[Row]:
-        """The rows of one kind: train, valid, checkpoint or event."""
-        return [row for row in self.rows if row["kind"] == kind]
+    def of(self, kind: str) -> list[Metric]:
+        """The metrics of one kind: train, valid, checkpoint or event."""
+        return [metric for metric in self.metrics if metric["kind"] == kind]
 
     def curve(self, kind: str, key: str) -> Curve:
         """(step, value) of ``key`` (``loss``, or ``loss_by_dim.vision``) where it was reported."""
-        found = [(row["step"], _lookup(row, key)) for row in self.of(kind)]
+        found = [(metric["step"], _lookup(metric, key)) for metric in self.of(kind)]
         return [(step, float(value)) for step, value in found if value is not None]
 
     @property
     def total_steps(self) -> int:
         """How many steps the run set out to take; 0 when it has not said so."""
-        return next((row["total_steps"] for row in reversed(self.rows) if row.get("total_steps")), 0)
+        return next((metric["total_steps"] for metric in reversed(self.metrics) if metric.get("total_steps")), 0)
 
     @property
     def step(self) -> int:
         """The last step reported."""
-        return max((row["step"] for row in self.rows), default=0)
+        return max((metric["step"] for metric in self.metrics), default=0)
 
     @property
     def turn(self) -> str:
         """The last event that began or ended a stretch of training, or an empty string."""
-        return next((row["name"] for row in reversed(self.of("event")) if row.get("name") in TURNS), "")
+        return next((event["name"] for event in reversed(self.of("event")) if event.get("name") in TURNS), "")
 
     @property
-    def best(self) -> Row | None:
+    def best(self) -> Metric | None:
         """The validation with the lowest loss."""
-        return min(self.of("valid"), key=lambda row: row["loss"], default=None)
+        return min(self.of("valid"), key=lambda metric: metric["loss"], default=None)
 
 
-def _row(line: str) -> Row | None:
-    """The row on one line; None for a line that a killed process left half written."""
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return row if isinstance(row, dict) and "kind" in row and "step" in row else None
+def _line(metric: Metric) -> str:
+    return json.dumps(metric, ensure_ascii=False, allow_nan=False)
 
 
-def _lookup(row: Row, key: str) -> Any:
-    value: Any = row
+def _parsed(lines: Iterable[str]) -> Iterator[Metric]:
+    """The metrics on these lines; one that a killed process left half written is passed over."""
+    for line in lines:
+        try:
+            metric = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(metric, dict) and "kind" in metric and "step" in metric:
+            yield metric
+
+
+def _lookup(metric: Metric, key: str) -> Any:
+    value: Any = metric
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

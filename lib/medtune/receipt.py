@@ -19,6 +19,8 @@ from medtune.config import Strict
 from medtune.errors import UserError
 from medtune.i18n import tr
 
+MANIFEST, TRAINING, EVALUATION, DEPLOYMENT = "manifest.json", "training.json", "evaluation.json", "deployment.json"
+VERBS = {MANIFEST: "data", TRAINING: "train", EVALUATION: "test-model", DEPLOYMENT: "deploy"}  # of make
 PACKAGES = ("medtune", "mlx", "mlx-lm", "mlx-vlm", "transformers", "tokenizers", "numpy", "pillow")
 
 
@@ -60,13 +62,10 @@ class Receipt:
                    path=path, verb=VERBS.get(path.name, "all"))
             ) from None  # fmt: skip
 
-
-VERBS = {
-    "manifest.json": "data",
-    "training.json": "train",
-    "evaluation.json": "test-model",
-    "deployment.json": "deploy",
-}
+    @classmethod
+    def found(cls, path: Path) -> Receipt | None:
+        """The receipt at ``path``, None where there is none."""
+        return cls.read(path) if path.exists() else None
 
 
 class AlreadyDone(Exception):

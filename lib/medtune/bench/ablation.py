@@ -19,10 +19,10 @@ from medtune.evaluation import scoring, summary
 from medtune.evaluation.modelpair import Contest
 from medtune.evaluation.predictions import FILE, Predictions
 from medtune.i18n import tr
-from medtune.model.base import find
+from medtune.model.base import Base
 from medtune.receipt import AlreadyDone, Receipt
+from medtune.run import OUTPUTS
 from medtune.schemas import EvalConfig, TrainConfig
-from medtune.training import runlog
 
 WITHOUT, WITH = "without", "with"  # the folders of the two runs
 Numbers = dict[str, Any]
@@ -42,6 +42,7 @@ class Ablation:
     data: Path
     settings: AblationConfig
     folder: Path
+    cache: Path  # of the trunk
 
     @property
     def arms(self) -> dict[str, TrainConfig]:
@@ -53,9 +54,9 @@ class Ablation:
 
     def train(self) -> None:
         """Train what is not trained yet; the second run finds the trunk's activations of the first."""
-        dataset, base = Dataset.open(self.data), find(self.settings.train.base_model)
+        dataset, base = Dataset.open(self.data), Base.find(self.settings.train.base_model)
         inputs = {**dataset.hashes, "base_model": base.weights_hash}
-        from medtune.training import job as training
+        from medtune.training import job
 
         for name, settings in self.arms.items():
             run = self.folder / name
@@ -69,9 +70,9 @@ class Ablation:
                     redo=tr("choose another --out or remove {run}", run=run),
                 ) as done:
                     print(_announcement(name), flush=True)
-                    job = training.assemble(dataset, base, settings, run)
-                    done.results = job.run()
-                    done.outputs = {file: files.sha256(run / file) for file in runlog.OUTPUTS}
+                    ready = job.assemble(dataset, base, settings, run, self.cache)
+                    done.results = ready.run()
+                    done.outputs = {file: files.sha256(run / file) for file in OUTPUTS}
             except AlreadyDone as done:
                 print(done)
 

@@ -22,8 +22,9 @@ from medtune.bench import model, rows
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
 from medtune.data.counting import Count
-from medtune.model.base import Base, find
+from medtune.model.base import Base
 from medtune.records import DIMENSIONS, IMAGE_MARKER, SPLITS, Record
+from medtune.run import WEIGHTS
 from medtune.schemas import DataConfig, TrainConfig
 
 Kind = Literal["all", "text"]
@@ -157,7 +158,7 @@ class Job:
 def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
     """Write the job; needs MLX."""
     folder = folder.resolve()  # mlx-vlm looks for an image beside its rows first
-    base = find(str(model.write(folder / "model", size)))
+    base = Base.find(str(model.write(folder / "model", size)))
     lengths, pictured = _write_data(folder, base, mix)
     job = Job(folder, size, mix, work, tuple(lengths), tuple(pictured))
     _write_adapters(job, base)
@@ -258,10 +259,9 @@ def _write_adapters(job: Job, base: Base) -> None:
     import mlx.core as mx
 
     from medtune.model import adapters
-    from medtune.training import checkpoints
 
     mx.random.seed(job.work.seed)
     loaded: Any = base.load()
     config = adapters.attach(loaded, job.settings.lora)
     job.adapters.mkdir(exist_ok=True)
-    checkpoints.save_adapters(job.adapters, adapters.WEIGHTS, loaded, config)
+    adapters.save(job.adapters, WEIGHTS, loaded, config)

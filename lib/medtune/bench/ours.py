@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from typing import Literal
 
-from medtune import files
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
 from medtune.dataset import Dataset
+from medtune.metrics import History
 from medtune.model import runtime
-from medtune.model.base import find
+from medtune.model.base import Base
+from medtune.run import METRICS, WEIGHTS
 
 
-def train(job: Job, watch: Watch, kind: Kind, cache: Literal["on", "off", "filled"]) -> None:
-    """Train with the trunk cache: from an empty one (on), without (off), or with what an earlier run left (filled)."""
-    runtime.start()
-    import mlx.core as mx
+@dataclass(frozen=True)
+class Ours:
+    """Our trainer with its trunk cache: from an empty one (on), without (off), or with an earlier run's (filled)."""
 
-    from medtune.model import adapters
-    from medtune.training import job as training
+    NAME: str
+    KIND: Kind
+    cache: Literal["on", "off", "filled"]
 
-    run, store = job.folder / "ours", job.folder / f"trunk-{kind}"
-    for stale in (run, store)[: 1 if cache == "filled" else 2]:
-        shutil.rmtree(stale, ignore_errors=True)
-    training.CACHE = store
-    settings = job.settings.model_copy(
-        update={"trunk_cache": "off" if cache == "off" else "on", "iters": job.steps(kind)}
-    )
-    ready = training.assemble(Dataset.open(job.data(kind)), find(settings.base_model), settings, run)
-    adapters.load_weights(ready.trainer.step.model, job.adapters / adapters.WEIGHTS)
-    ready.trainer.plan = job.order(kind)
-    if cache != "off":
-        watch.trunk_seconds, watch.trunk_peak = ready.facts["trunk_seconds"], mx.get_peak_memory()
-        mx.reset_peak_memory()
-    results = ready.run()
-    for _, line in files.read_jsonl(run / "metrics.jsonl"):
-        if line["kind"] == "train":
-            watch.step(line["loss"], line["time"])
-    watch.val_loss, watch.peak = results["val_loss"]["last"], mx.get_peak_memory()
+    def run(self, job: Job, watch: Watch) -> None:
+        """Train the job."""
+        runtime.start()
+        import mlx.core as mx
+
+        from medtune.model import adapters
+        from medtune.training.job import assemble
+
+        run, store = job.folder / "ours", job.folder / f"trunk-{self.KIND}"
+        for stale in (run, store)[: 1 if self.cache == "filled" else 2]:
+            shutil.rmtree(stale, ignore_errors=True)
+        settings = job.settings.model_copy(
+            update={"trunk_cache": "off" if self.cache == "off" else "on", "iters": job.steps(self.KIND)}
+        )
+        dataset, base = Dataset.open(job.data(self.KIND)), Base.find(settings.base_model)
+        ready = assemble(dataset, base, settings, run, store, order=job.order(self.KIND))
+        adapters.load_tensors(ready.trainer.step.model, job.adapters / WEIGHTS)
+        if self.cache != "off":
+            watch.trunk_seconds, watch.trunk_peak = ready.facts["trunk_seconds"], mx.get_peak_memory()
+            mx.reset_peak_memory()
+        results = ready.run()
+        for report in History.read(run / METRICS).of("train"):
+            watch.step(report["loss"], report["time"])
+        watch.val_loss, watch.peak = results["val_loss"]["last"], mx.get_peak_memory()
+
+
+OURS = {
+    "plain": Ours("ours without cache", "all", "off"),
+    "cached": Ours("ours", "all", "on"),
+    "again": Ours("ours, cache filled", "all", "filled"),  # the next run on the same data, or a sweep
+    "cached_text": Ours("ours, text rows", "text", "on"),  # the rows mlx_lm.lora can train on
+}

@@ -22,10 +22,10 @@ from PIL import Image
 
 from medtune import files
 from medtune.data.turns import Rejected
+from medtune.dataset import IMAGES as FOLDER
+from medtune.dataset import INDEX, whole
 from medtune.images import ImageError, intact, pixel_hash, upright_rgb
 
-FOLDER = "images"
-INDEX = ".index.jsonl"
 UNLISTED = ".unlisted"  # names of what was stored since the index was written; the next run lists or removes it
 THREADS = min(os.cpu_count() or 1, 8)  # a photo of 12 megapixels takes some 100 MB while it is prepared
 
@@ -51,6 +51,7 @@ class Stored:
     state: tuple[int, int] | None  # size, modification time in ns; None: no such file
     name: str = ""  # relative to the dataset's root
     sha256: str = ""  # over width, height and RGB bytes
+    file: str = ""  # sha256 of the stored file
     reason: str = ""
     detail: str = ""
 
@@ -96,13 +97,13 @@ class ImageStore:
         for name in {*self.written, *(stored.name for stored in rows)} - {""}:
             if name not in names:
                 (self.root / name).unlink(missing_ok=True)
-        files.write_jsonl(self.root / FOLDER / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
+        files.write_jsonl(self.root / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
         (self.root / FOLDER / UNLISTED).unlink(missing_ok=True)
 
     def _store(self, picture: Picture) -> Stored:
         path, state = str(picture.path or ""), _state(picture.path)
         known = self.known.get(path)
-        if known and known.state == state and (known.reason or intact(self.root / known.name)):
+        if known and known.state == state and (known.reason or self._holds(known)):
             return known
         try:
             image = upright_rgb(_bytes_of(picture), self.max_edge)
@@ -111,8 +112,12 @@ class ImageStore:
         except ImageError as error:
             return Stored(path, state, reason="image_broken", detail=str(error))
         digest = pixel_hash(image)
-        self._write(image, f"{FOLDER}/{digest[:16]}.png")
-        return Stored(path, state, f"{FOLDER}/{digest[:16]}.png", digest)
+        name = f"{FOLDER}/{digest[:16]}.png"
+        self._write(image, name)
+        return Stored(path, state, name, digest, files.sha256(self.root / name))
+
+    def _holds(self, stored: Stored) -> bool:
+        return bool(stored.file) and whole(self.root / stored.name, stored.file)
 
     def _write(self, image: Image.Image, name: str) -> None:
         path = self.root / name
@@ -157,7 +162,7 @@ def state_hash(root: Path, max_edge: int) -> str:
 
 def _read_index(root: Path) -> tuple[int, list[Stored]]:
     """The size limit of the images the index lists, and the images."""
-    path = root / FOLDER / INDEX
+    path = root / INDEX
     if not path.exists():
         return 0, []
     header, *rows = [row for _, row in files.read_jsonl(path)] or [{}]

@@ -26,6 +26,7 @@ from medtune.model import adapters
 from medtune.model.adapters import AdapterConfig
 from medtune.model.base import Base
 from medtune.model.tensors import Shard, Tensor, Weights
+from medtune.run import CONFIG, WEIGHTS
 
 FILES = ("adapter_model.safetensors", "adapters.safetensors", "weights.safetensors")
 PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
@@ -133,8 +134,8 @@ def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
     keys = tuple(delta.module for delta in adapted)
     config = AdapterConfig(adapted[0].rank, found.scale, found.dropout, keys, found.dora)
     out.mkdir(parents=True, exist_ok=True)
-    files.write_json(out / adapters.CONFIG, config.to_json())
-    adapters.save_weights(out / adapters.WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()})
+    files.write_json(out / CONFIG, config.to_json())
+    adapters.save_tensors(out / WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()})
     return config
 
 

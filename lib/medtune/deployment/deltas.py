@@ -14,7 +14,8 @@ import mlx.core as mx
 from medtune.deployment.matrices import Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
-from medtune.model.adapters import WEIGHTS, AdapterConfig, read_tensors
+from medtune.model.adapters import AdapterConfig, read_tensors
+from medtune.run import WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from medtune.deployment.proof import Subject, Verdict, canaries, references
 from medtune.deployment.transaction import Place
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model.adapters import WEIGHTS
 from medtune.model.tensors import Weights
+from medtune.run import WEIGHTS
 from medtune.schemas import DeployConfig
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe

@@ -9,10 +9,9 @@ from typing import Any
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model import base as basemodel
-from medtune.model.adapters import WEIGHTS
 from medtune.model.base import Base
 from medtune.receipt import Receipt
+from medtune.run import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """Read the receipts; a base model that is not the one of the training is refused."""
         training = Receipt.read(path / "training.json")
-        base = basemodel.of_training(training.results)
+        base = Base.of_training(training.results)
         data = training.results.get("dataset", {}).get("path", "")
         manifest = Path(data) / "manifest.json"
         return cls(

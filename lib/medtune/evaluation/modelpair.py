@@ -13,12 +13,11 @@ from medtune.evaluation import items
 from medtune.evaluation.items import Item
 from medtune.evaluation.predictions import Side
 from medtune.i18n import tr
-from medtune.model import base as basemodel
 from medtune.model.base import Base
 from medtune.receipt import Receipt
 from medtune.records import DIMENSIONS
+from medtune.run import WEIGHTS
 from medtune.schemas import EvalConfig
-from medtune.training.runlog import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Contest:
     def open(cls, run: Path, baseline: Path | None = None) -> Contest:
         """A UserError where the base model is no longer the one trained on, or the runs have different ones."""
         training = Receipt.read(run / "training.json")
-        base = basemodel.of_training(training.results)
+        base = Base.of_training(training.results)
         if baseline is not None:
             other = Receipt.read(baseline / "training.json").results["base_model"]
             if other["hash"] != base.weights_hash:

@@ -22,9 +22,8 @@ from medtune.i18n import tr
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.tensors import Shard
+from medtune.run import CONFIG, WEIGHTS
 from medtune.schemas import Lora
-from medtune.training.runlog import CONFIG as CONFIG
-from medtune.training.runlog import WEIGHTS as WEIGHTS
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)
@@ -126,7 +125,7 @@ def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfi
     """Put the adapters of ``folder`` onto a fresh base; every mismatch of names or shapes is listed and refused."""
     config = AdapterConfig.read(folder)
     _wrap(model, config)
-    load_weights(model, folder / weights)
+    load_tensors(model, folder / weights)
     return config
 
 
@@ -142,7 +141,7 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
     return stored
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_tensors(model: nn.Module, path: Path) -> None:
     """Fill attached adapters from a file that must hold exactly their tensors."""
     stored = read_tensors(path)
     expected = flat(model.trainable_parameters())
@@ -157,15 +156,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.update(tree_unflatten(list(stored.items())))
 
 
-def weights(model: nn.Module) -> dict[str, mx.array]:
+def tensors(model: nn.Module) -> dict[str, mx.array]:
     """The adapters' tensors by full name, float32."""
     return {name: value.astype(mx.float32) for name, value in flat(model.trainable_parameters()).items()}
 
 
-def save_weights(path: Path, tensors: dict[str, mx.array]) -> None:
+def save_tensors(path: Path, tensors: dict[str, mx.array]) -> None:
     """Write adapter tensors atomically, with the header that says they are MLX's."""
     with files.atomic(path) as partial:
         mx.save_safetensors(str(partial), tensors, {"format": "mlx"})
+
+
+def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig) -> int:
+    """Write the model's adapters as ``folder/name`` beside their adapter_config.json; returns the bytes written."""
+    save_tensors(folder / name, tensors(model))
+    files.write_json(folder / CONFIG, config.to_json())
+    return (folder / name).stat().st_size
 
 
 def census(model: nn.Module) -> dict[str, int]:

@@ -77,10 +77,10 @@ class Architecture:
         """How many of the first decoder layers get visual features added after them."""
         return len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()))
 
-    def embed(self, tokens: mx.array, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
+    def embed(self, tokens: np.ndarray, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
         """Embeddings of tokens (B, T) with the images in their places; patches of all images and grids (N, 3)."""
         features = self.model.get_input_embeddings(
-            tokens,
+            mx.array(tokens),
             None if pixels is None else mx.array(pixels),
             image_grid_thw=None if grids is None else mx.array(grids),
         )
@@ -169,12 +169,12 @@ class TextArchitecture(Architecture):
         """None: there are no images."""
         return 0
 
-    def embed(self, tokens: mx.array, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
+    def embed(self, tokens: np.ndarray, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
         """Embeddings of tokens (B, T); an image is a UserError."""
         if pixels is not None:
             raise UserError(tr("{kind}: a text-only model cannot learn from images", kind=self.model.model_type))
         positions = mx.broadcast_to(mx.arange(tokens.shape[1], dtype=mx.int32), (3, *tokens.shape))
-        return Activations(self.decoder.embed_tokens(tokens), positions, None)
+        return Activations(self.decoder.embed_tokens(mx.array(tokens)), positions, None)
 
     def _arguments(self, layer: Any, inputs: Activations) -> tuple[Any, ...]:
         if getattr(layer, "use_sliding", False):

@@ -23,45 +23,6 @@ ALLOW_DOWNLOAD = "MEDTUNE_ALLOW_DOWNLOAD"
 SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
 
 
-def find(name: str) -> Base:
-    """The base model called ``name``: a folder, a Hub id in the local cache, or an LM Studio key.
-
-    Nothing is downloaded unless the environment says ``MEDTUNE_ALLOW_DOWNLOAD=1`` (`make train ALLOW_DOWNLOAD=1`).
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return _checked(name, folder)
-    looked = [str(folder)]
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        for place in (_lmstudio_folder(name), _hub_folder(name)):
-            if place and place.is_dir():
-                return _checked(name, place)
-            looked += [str(place)] if place else []
-        if os.environ.get(ALLOW_DOWNLOAD) == "1":
-            return _checked(name, _download(name))
-    raise UserError(
-        tr(
-            "{name}: no such model here (looked in {places}); download it in LM Studio, or run the same make command "
-            "with ALLOW_DOWNLOAD=1",
-            name=name,
-            places=", ".join(looked),
-        )
-    )
-
-
-def of_training(results: dict[str, Any]) -> Base:
-    """The base model that a training's results name; a UserError where its weights or template are others now."""
-    base = find(results["base_model"]["name"])
-    problems = []
-    if base.weights_hash != results["base_model"]["hash"]:
-        problems.append(tr("not the weights of the training"))
-    if base.template_hash != results["template_hash"]:
-        problems.append(tr("not the chat template of the training"))
-    if problems:
-        raise UserError(f"{base.path}: {', '.join(problems)}; " + tr("bring it back or train again"))
-    return base
-
-
 def _checked(name: str, folder: Path) -> Base:
     if not (folder / "config.json").exists():
         raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
@@ -103,6 +64,45 @@ class Base:
 
     name: str  # as the person wrote it
     path: Path
+
+    @classmethod
+    def find(cls, name: str) -> Base:
+        """The base model called ``name``: a folder, a Hub id in the local cache, or an LM Studio key.
+
+        Nothing is downloaded unless the environment says ``MEDTUNE_ALLOW_DOWNLOAD=1`` (`make train ALLOW_DOWNLOAD=1`).
+        """
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            return _checked(name, folder)
+        looked = [str(folder)]
+        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            for place in (_lmstudio_folder(name), _hub_folder(name)):
+                if place and place.is_dir():
+                    return _checked(name, place)
+                looked += [str(place)] if place else []
+            if os.environ.get(ALLOW_DOWNLOAD) == "1":
+                return _checked(name, _download(name))
+        raise UserError(
+            tr(
+                "{name}: no such model here (looked in {places}); download it in LM Studio, or run the same make "
+                "command with ALLOW_DOWNLOAD=1",
+                name=name,
+                places=", ".join(looked),
+            )
+        )
+
+    @classmethod
+    def of_training(cls, results: dict[str, Any]) -> Base:
+        """The base model that a training's results name; a UserError where its weights or template are others now."""
+        base = cls.find(results["base_model"]["name"])
+        problems = []
+        if base.weights_hash != results["base_model"]["hash"]:
+            problems.append(tr("not the weights of the training"))
+        if base.template_hash != results["template_hash"]:
+            problems.append(tr("not the chat template of the training"))
+        if problems:
+            raise UserError(f"{base.path}: {', '.join(problems)}; " + tr("bring it back or train again"))
+        return base
 
     @cached_property
     def config(self) -> dict[str, Any]:

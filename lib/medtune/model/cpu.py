@@ -17,8 +17,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from medtune.model.padding import ATTENTION_BLOCK
+
 LARGEST = 40.0  # exponent: silu(-40) is -2e-16; its gradient squares the exponential, which must not overflow
-BLOCK = 128  # queries whose scores are in memory, and in the cache, at a time
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, KEPT = -1, -3, 2**30  # of mallopt(3)
 slow_attention, slow_silu = mx.fast.scaled_dot_product_attention, nn.silu
 
@@ -59,8 +60,8 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *, scale: float, mask: Any 
         return slow_attention(q, k, v, scale=scale, mask=mask, **more)
     queries, keys = q.shape[2], k.shape[2]
     blocks = []
-    for start in range(0, queries, BLOCK):
-        end = min(start + BLOCK, queries)
+    for start in range(0, queries, ATTENTION_BLOCK):
+        end = min(start + ATTENTION_BLOCK, queries)
         seen = keys - queries + end if isinstance(mask, str) else keys  # "causal": nothing behind the block
         bias = _bias(mask, start, end, seen)
         blocks.append(_attend(q[:, :, start:end] * scale, k[:, :, :seen], v[:, :, :seen], bias))

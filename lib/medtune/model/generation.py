@@ -19,10 +19,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx_vlm.models.cache import KVCache
 
+from medtune.model import padding
 from medtune.model.architecture import Activations, Architecture
 from medtune.model.renderer import Chat, Example
-from medtune.training import sampler
-from medtune.training.trunk import Trunk
 
 Finish = Literal["stop", "length"]
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a byte-level tokenizer shows for half a character
@@ -63,7 +62,7 @@ def generate(
 
 def _together(architecture: Architecture, lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of prompts to answer together: of like length; of equal length where the model counts positions."""
-    for chosen in sampler.by_length(lengths, batch_size):
+    for chosen in padding.by_length(lengths, batch_size):
         if architecture.takes_positions:
             yield chosen
         else:
@@ -119,7 +118,7 @@ class _Batch:
         self.vocabulary = len(chat.tokenizer)  # a model's table may be padded beyond it
         self.caches: list[Any] = [KVCache() for _ in architecture.layers]
         lengths = [len(prompt.tokens) for prompt in prompts]
-        inputs = Trunk(architecture, chat, 0).embed(prompts)
+        inputs = architecture.embed(*chat.inputs(prompts))
         self.width = inputs.h.shape[1]
         self.lengths = mx.array(lengths)[:, None, None, None]  # (B, 1, 1, 1)
         last = mx.array([length - 1 for length in lengths])

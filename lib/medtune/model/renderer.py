@@ -7,11 +7,12 @@ LM Studio gives them.
 
 from __future__ import annotations
 
+import hashlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import numpy as np
 from jinja2 import TemplateError
 from PIL import Image
 
-from medtune.dataset import MANIFEST
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, ImageError, upright_rgb
+from medtune.model import padding
 from medtune.model.base import Base
-from medtune.receipt import Receipt
 from medtune.records import IMAGE_MARKER, Message, Record
+from medtune.run import Run
 
 CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for a content while the template is rendered
 
@@ -47,6 +49,15 @@ class Example:
     image_tokens: int = 0
     dim: str = "accuracy"
     label: int = 1
+    content: str = ""  # hash over its record's texts and pixels, "" where nobody has made one
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of what a model makes of it: its tokens, and what its images show."""
+        digest = hashlib.sha256(self.tokens.tobytes())
+        if self.images:
+            digest.update((self.content or files.hash_of([files.sha256(path) for path in self.images])).encode())
+        return digest.hexdigest()
 
     @property
     def supervised(self) -> int:
@@ -84,16 +95,11 @@ class Chat:
     @classmethod
     def of_run(cls, base: Base, run: Path) -> Chat:
         """A chat for anybody's images, bounded as in the training of ``run`` where its data set is still there."""
-        dataset = Receipt.read(run / "training.json").results.get("dataset") or {}  # an imported adapter has none
-        manifest = Path(dataset.get("path", "")) / MANIFEST
-        known = Receipt.read(manifest).config if dataset and manifest.is_file() else {}
-        return cls(base, known.get("max_image_edge", sys.maxsize))
+        return cls(base, Run(run).max_image_edge)
 
     @property
     def stop_ids(self) -> list[int]:
         """Tokens that end an answer: the config's, the generation config's and the tokenizer's."""
-        from medtune import files
-
         generation = self.base.path / "generation_config.json"
         sources = [self.base.config, files.read_json(generation) if generation.exists() else {}]
         found = [source.get("eos_token_id") for source in sources] + [self.tokenizer.eos_token_id]
@@ -128,7 +134,9 @@ class Chat:
                 weights.append(_weight(record, owner, start - offset, end - offset))
                 answer.append(owner == last)
             speaker = piece.owners[-1][2] if piece.owners else -1
-        return self._example(record.id, tokens, weights, answer, images, dim=record.dim, label=record.label)
+        return self._example(
+            record.id, tokens, weights, answer, images, dim=record.dim, label=record.label, content=record.hash
+        )
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Path] = ()) -> Example:
         """A conversation that waits for the assistant's turn, as an example without weights."""
@@ -150,6 +158,14 @@ class Chat:
                 opened.append(image.convert("RGB"))
         features = self.processor.image_processor(opened)
         return np.asarray(features["pixel_values"], np.float32), np.asarray(features["image_grid_thw"], np.int32)
+
+    def inputs(self, examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Tokens (B, T) of a batch, right-padded, and patches and grids of all its images, as ``pixels`` gives them."""
+        pairs = [self.pixels(example) for example in examples if example.images]
+        patches = [pixels for pixels, _ in pairs if pixels is not None]
+        grids = [grid for _, grid in pairs if grid is not None]
+        tokens = padding.token_matrix([example.tokens for example in examples])
+        return tokens, np.concatenate(patches) if patches else None, np.concatenate(grids) if grids else None
 
     def image_tokens(self, path: Path) -> int:
         """How many tokens the image takes; a UserError where it is broken or too narrow to be seen."""

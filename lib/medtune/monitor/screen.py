@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from medtune.i18n import tr
-from medtune.metrics import Curve, Row
+from medtune.metrics import Curve, Metric
 from medtune.monitor import plot
 from medtune.monitor.status import Progress, latest, time_of
 from medtune.progress import duration
@@ -156,7 +156,7 @@ def _speed(now: Progress) -> Table:
     return table
 
 
-def _figures(train: Row) -> list[tuple[str, str]]:
+def _figures(train: Metric) -> list[tuple[str, str]]:
     shown: list[tuple[str, str, str]] = [
         (tr("speed"), "it_per_sec", "{:.2f} it/s"),
         (tr("tokens"), "tokens_per_sec", "{:,.0f} tok/s"),
@@ -172,7 +172,7 @@ def _events(now: Progress) -> Group:
     return Group(*(Text(line(row), style="grey62") for row in now.history.of("event")[-EVENTS_SHOWN:]))
 
 
-def line(row: Row) -> str:
+def line(row: Metric) -> str:
     """One row of metrics.jsonl as one dense line."""
     written = time_of(row)
     clock = "" if written is None else datetime.fromtimestamp(written).strftime("%H:%M:%S")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medtune.i18n import tr
-from medtune.metrics import History, Row
+from medtune.metrics import History, Metric
 from medtune.progress import duration
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
@@ -51,7 +51,7 @@ def observe(run: Path, now: float) -> Progress:
 def progress(run: str, history: History, now: float) -> Progress:
     """Say where a run with this history stands at ``now``."""
     timed = _timed(history, now)
-    rows = timed.rows
+    rows = timed.metrics
     silent = max(0.0, now - rows[-1]["time"]) if rows else None
     state = _state(timed, silent)
     going = (silent or 0.0) if state in ("preparing", "running") else 0.0
@@ -70,14 +70,14 @@ def progress(run: str, history: History, now: float) -> Progress:
 
 def _timed(history: History, now: float) -> History:
     """The history with a time in every row: one without counts as written with the row before it, the first now."""
-    rows: list[Row] = []
-    for row in history.rows:
+    rows: list[Metric] = []
+    for row in history.metrics:
         known = time_of(row)
         rows.append({**row, "time": known if known is not None else rows[-1]["time"] if rows else now})
     return History(tuple(rows))
 
 
-def time_of(row: Row) -> float | None:
+def time_of(row: Metric) -> float | None:
     """When the row was written, in epoch seconds; None where it does not say."""
     found = row.get("time")
     return found if isinstance(found, (int, float)) else None
@@ -103,14 +103,14 @@ def _patience(history: History) -> float:
     return max(STALL_SECONDS, STALL_INTERVALS * max(b - a for a, b in pairwise(times)))
 
 
-def _active(rows: tuple[Row, ...]) -> float:
+def _active(rows: tuple[Metric, ...]) -> float:
     """Seconds between the rows, less the pauses that ended with a resume."""
     return sum(b["time"] - a["time"] for a, b in pairwise(rows) if b.get("name") != "resume")
 
 
-def _stretch(history: History) -> list[Row]:
+def _stretch(history: History) -> list[Metric]:
     """The rows since training last started or resumed: before it lies a pause, which is no interval."""
-    rows = list(history.rows)
+    rows = list(history.metrics)
     begins = [i for i, row in enumerate(rows) if row["kind"] == "event" and row.get("name") in ("start", "resume")]
     return rows[begins[-1] :] if begins else rows
 
@@ -126,7 +126,7 @@ def _eta(history: History, now: float) -> float | None:
     if validations:
         interval = validations[-1]["step"] / len(validations)
         seconds += remaining / interval * validations[-1].get("seconds", 0.0)
-    return max(0.0, seconds - (now - history.rows[-1]["time"]))
+    return max(0.0, seconds - (now - history.metrics[-1]["time"]))
 
 
 def _note(state: State, run: str, history: History, silent: float | None) -> str:

@@ -54,7 +54,7 @@ def _print(run: Path, console: Console, sleep: Sleep) -> None:
     said = ""
     while True:
         now = observe(run, time.time())
-        for row in now.history.rows:
+        for row in now.history.metrics:
             key = (row["kind"], row["step"], time_of(row))
             if key not in printed:
                 printed.add(key)

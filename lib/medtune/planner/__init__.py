@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
-from medtune.metrics import History
-from medtune.model import base, published
+from medtune.metrics import History, settings_hash
+from medtune.model import published
+from medtune.model.base import Base
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.model import CPU, GPU
 from medtune.planner.plan import Measured, Plan, plan
 from medtune.planner.workload import Load
+from medtune.run import METRICS
 from medtune.schemas import TrainConfig
-from medtune.training.runlog import METRICS, settings_hash
 
 __all__ = ["Load", "Machine", "Measured", "Plan", "for_run", "plan"]
 
@@ -42,7 +43,7 @@ def measured(metrics: Path, train: TrainConfig) -> Measured | None:
 def model_config(name: str) -> dict[str, Any]:
     """config.json of the base model ``name``: from its folder where it is here, else built in."""
     try:
-        return base.find(name).config
+        return Base.find(name).config
     except UserError:
         found = published.config(name)
         if found is None:

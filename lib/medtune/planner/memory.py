@@ -10,13 +10,11 @@ T length.
 
 from __future__ import annotations
 
+from medtune.model.padding import HEAD_ROWS, TRUNK_TOKENS
 from medtune.planner.model import FLOAT, Model
 from medtune.planner.weights import PARTS, Part
 from medtune.planner.workload import Load
 
-STREAM_LAYERS = 4  # decoder layers of the trunk in memory at a time where all of them do not fit
-PASS_TOKENS = 4096  # of one trunk batch
-CHUNK = 512  # rows whose logits are in memory at a time
 BACKWARD = {"D": 6, "Q": 8, "K": 6, "I": 2, "HT": 2}  # arrays that a layer's backward pass works with, by width
 FORWARD = {"D": 8, "Q": 5, "K": 8, "I": 2}  # and its forward pass alone; half as much again beside narrow activations
 PATCH = 22  # float32 arrays a block of the vision tower works with, by its width
@@ -44,7 +42,7 @@ def training_phase(model: Model, load: Load, *, checkpoint: bool, cached: bool) 
 
 def trunk_phase(model: Model, load: Load, *, group: int) -> Parts:
     """Peak bytes while the frozen layers run once over every example, ``group`` decoder layers in memory at a time."""
-    tokens = min(max(PASS_TOKENS, load.padded), load.records * load.padded)  # with padding
+    tokens = min(max(TRUNK_TOKENS, load.padded), load.records * load.padded)  # with padding
     d, item = widths(model), model.engine.item
     inner = item * sum(count * d[name] for name, count in FORWARD.items()) * (1.5 if model.engine.mixed else 1)
     block = model.engine.at_once(load.padded)
@@ -87,7 +85,7 @@ def _busiest(model: Model, load: Load, tokens: int, checkpoint: bool) -> tuple[f
     That is either the loss, whose logits are large, or the backward pass of a layer.
     """
     layer = tokens * _working(model, load.padded)
-    rows = min(CHUNK, int(tokens * load.supervised))
+    rows = min(HEAD_ROWS, int(tokens * load.supervised))
     logits = model.engine.logit_copies * rows * model.text.vocabulary * FLOAT
     one = tokens * _kept(model, load.padded)
     if not checkpoint:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from medtune.model.padding import ATTENTION_BLOCK
 from medtune.planner.vision import Tower
 from medtune.planner.weights import Part, Text, Weight
 from medtune.schemas import TrainConfig
@@ -37,7 +38,7 @@ class Engine:
 
 
 GPU = Engine(item=2, logit_copies=3.8, overlap=True)  # bfloat16, compiled step: Metal and CUDA
-CPU = Engine(item=4, logit_copies=2.2, overlap=False, block=128)  # float32, step not compiled, medtune.cpu
+CPU = Engine(item=4, logit_copies=2.2, overlap=False, block=ATTENTION_BLOCK)  # float32, step not compiled
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from medtune.model.padding import STREAM_LAYERS
 from medtune.planner.machines import Machine
-from medtune.planner.memory import STREAM_LAYERS, Parts, cache_bytes, training_phase, trunk_phase, whole_model
+from medtune.planner.memory import Parts, cache_bytes, training_phase, trunk_phase, whole_model
 from medtune.planner.model import FLOAT, Engine, Model
 from medtune.planner.weights import PARTS
 from medtune.planner.workload import Load
 from medtune.schemas import TrainConfig
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,6 @@ class Plan:
     def answers(self) -> bool:
         """Whether the whole model fits the machine, a tenth above its weights kept for the conversation."""
         return 1.1 * sum(self.phases["answering"].values()) <= self.machine.usable
-
-    def render(self) -> RenderableType:
-        """The plan for a terminal."""
-        from medtune.planner.screen import render
-
-        return render(self)
 
     def on(self, machine: Machine, engine: Engine) -> Plan:
         """The same run on another machine."""

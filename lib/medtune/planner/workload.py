@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medtune.receipt import Receipt
-
-BUCKET = 32  # lengths are padded to a multiple of it
+from medtune.model import padding
+from medtune.receipt import MANIFEST, Receipt
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,10 @@ class Load:
     @classmethod
     def find(cls, data: Path) -> Load:
         """The load of the data set in ``data``, or the guess where there is none yet."""
-        manifest = data / "manifest.json"
-        return cls.of(Receipt.read(manifest).results) if manifest.exists() else cls.guess()
+        manifest = Receipt.found(data / MANIFEST)
+        return cls.of(manifest.results) if manifest else cls.guess()
 
     @property
     def padded(self) -> int:
         """Length of the longest batch."""
-        return -(-self.longest // BUCKET) * BUCKET
+        return padding.padded(self.longest)

@@ -11,7 +11,7 @@ from medtune.report import comparison
 from medtune.report import names as words
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
-from medtune.training.runlog import WEIGHTS
+from medtune.run import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def items(facts: Facts, lang: Lang) -> list[Item]:
 def _steps(facts: Facts, write: Numbers) -> Answer:
     steps, planned, how = (facts.look(f"training.{key}") for key in ("steps", "config.iters", "stopped"))
     if steps is None:
-        return None, f"{facts.history.step} / {facts.history.total_steps}" if facts.history.rows else ""
+        return None, f"{facts.history.step} / {facts.history.total_steps}" if facts.history.metrics else ""
     return steps == planned or how == "early_stop", f"{write.count(steps)} / {write.count(planned)}"
 
 

@@ -12,7 +12,7 @@ from medtune.report import comparison, names
 from medtune.report.comparison import Row
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
-from medtune.training.runlog import WEIGHTS
+from medtune.run import WEIGHTS
 
 LOSS_ROWS = 12  # sampled rows of the loss table, after the first reports
 FIRST_REPORTS = 3  # training losses shown before the first validation

@@ -91,7 +91,7 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     data = Path(dataset["path"]) if dataset else None
     stages["manifest"] = _stage("manifest", data / "manifest.json" if data else run / "manifest.json")
     metrics = History.read(run / "metrics.jsonl")
-    if training is None and not metrics.rows:
+    if training is None and not metrics.metrics:
         raise UserError(tr("{run}: holds no training run; run `make train RUN={run}` first", run=run))
     return Facts(
         run=run,

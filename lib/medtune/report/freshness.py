@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune import files
-from medtune.training.runlog import WEIGHTS
+from medtune.run import WEIGHTS
 
 if TYPE_CHECKING:
     from medtune.report.facts import Stage

@@ -12,15 +12,13 @@ import mlx.core as mx
 import numpy as np
 
 from medtune.model.architecture import Activations
+from medtune.model.padding import ROW_BUCKET, padded
 from medtune.model.renderer import Example
 from medtune.records import DIMENSIONS
-from medtune.training import sampler
+from medtune.training.activations import Store, Stored
 from medtune.training.loss import Rows
-from medtune.training.trunk import Store, Stored, Trunk, example_key
+from medtune.training.trunk import Trunk
 from medtune.training.weighting import Lesson
-
-ROW_BUCKET = 64  # the number of supervised rows is padded to a multiple: few shapes to compile
-
 
 Inputs = Activations | Callable[[], Activations]  # a call where what lies below is trained too
 
@@ -52,7 +50,7 @@ class MicroBatch:
     size: Size
 
 
-class Feed:
+class DataLoader:
     """Makes micro-batches of lessons by index, each followed by the lessons it is compared with.
 
     ``source`` is a store of activations, or a trunk to run live. With ``trained_below`` the trunk runs inside the
@@ -61,10 +59,10 @@ class Feed:
 
     def __init__(self, lessons: Sequence[Lesson], source: Store | Trunk, trained_below: bool = False) -> None:
         self.lessons, self._source, self._trained_below = lessons, source, trained_below
-        self.keys = [example_key(lesson.example) for lesson in lessons] if isinstance(source, Store) else []
+        self.keys = [lesson.example.key for lesson in lessons] if isinstance(source, Store) else []
         self.reference = np.zeros(
             len(lessons), np.float32
-        )  # log p of answers under the base; filled by trainer.references
+        )  # log p of answers under the base; filled by validation.references
 
     def stream(self, plan: Iterable[Sequence[int]]) -> Iterator[MicroBatch]:
         """The micro-batches of ``plan``, each prepared on another thread while the one before is computed."""
@@ -89,7 +87,7 @@ class Feed:
         """The lessons of a micro-batch and the length they are padded to."""
         partners = (self.lessons[index].partner for index in drawn)
         chosen = [*drawn, *(partner for partner in partners if partner is not None)]
-        return chosen, sampler.padded(max(len(self.lessons[index].example.tokens) for index in chosen))
+        return chosen, padded(max(len(self.lessons[index].example.tokens) for index in chosen))
 
     def _read(self, drawn: list[int]) -> _Read:
         """The part that needs no MLX, for the other thread."""
@@ -126,7 +124,7 @@ class Feed:
             columns["dim"].append(np.full(len(at), DIMENSIONS.index(lesson.example.dim)))  # type: ignore[arg-type]
             columns["compared"].append(lesson.compared_tokens[at])
         count = sum(len(part) for part in columns["at"])
-        room = sampler.padded(max(count, 1), ROW_BUCKET) - count
+        room = padded(max(count, 1), ROW_BUCKET) - count
         rows = {n: np.concatenate([*p, np.zeros(room)]).astype(_ROW_TYPES[n]) for n, p in columns.items()}
         lessons = [self.lessons[index] for index in chosen]
         partners = iter(range(drawn, len(chosen)))

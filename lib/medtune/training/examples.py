@@ -27,7 +27,7 @@ class Material:
     valid: list[Lesson]
     priorities: Priorities
 
-    def share(self, order: sampler.Plan, cluster: Cluster) -> tuple[list[int], list[int]]:
+    def share(self, order: sampler.Order, cluster: Cluster) -> tuple[list[int], list[int]]:
         """Indices of the training and validation lessons that this machine works on."""
         if cluster.size == 1:  # all: another run draws others from the same store
             return list(range(len(self.train.items))), list(range(len(self.valid)))

@@ -20,18 +20,19 @@ from medtune.model import adapters
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.renderer import Chat, Example
-from medtune.planner import Plan
+from medtune.planner.plan import Plan
 from medtune.progress import progress
+from medtune.run import RESUME, WEIGHTS
 from medtune.schemas import TrainConfig
-from medtune.training import preflight, sampler, trainer
-from medtune.training.checkpoints import RESUME
+from medtune.training import preflight, sampler, validation
+from medtune.training.activations import RowFormat, Store
 from medtune.training.cluster import ALONE, Cluster
-from medtune.training.dataloader import Feed
+from medtune.training.dataloader import DataLoader
 from medtune.training.examples import Material, gather
+from medtune.training.sampler import Order
 from medtune.training.step import Step
-from medtune.training.trunk import Layout, Store, Trunk
-
-CACHE = Path("data/cache/trunk")
+from medtune.training.trainer import Trainer
+from medtune.training.trunk import Trunk
 
 
 def check_share(config: TrainConfig, cluster: Cluster) -> None:
@@ -55,11 +56,11 @@ def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
     return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
 
 
-def open_store(base: Base, architecture: Architecture, first: int) -> Store:
-    """The store of this model's activations at layer ``first``, named by everything they depend on."""
+def open_store(cache: Path, base: Base, architecture: Architecture, first: int) -> Store:
+    """The store in ``cache`` of this model's activations at layer ``first``, named by everything they depend on."""
     dtype = architecture.layers[0].input_layernorm.weight.dtype  # never quantised
     name = str(dtype).removeprefix("mlx.core.")
-    layout = Layout(
+    form = RowFormat(
         hidden=architecture.hidden_size,
         dtype="float32" if name == "float32" else "uint16",
         mlx_dtype=name,
@@ -68,7 +69,7 @@ def open_store(base: Base, architecture: Architecture, first: int) -> Store:
     key = files.hash_of(
         [base.weights_hash, base.quantization, base.processor_hash, name, first, metadata.version("mlx")]
     )
-    return Store(CACHE / key[:16], layout)
+    return Store(cache / key[:16], form)
 
 
 def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, examples: Sequence[Example]) -> None:
@@ -96,10 +97,10 @@ def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, exa
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A trainer ready to run, and the facts about the run that are known before its first step."""
 
-    trainer: trainer.Trainer
+    trainer: Trainer
     preflight: Callable[[], list[str]]
     room: tempfile.TemporaryDirectory[str]  # of the preflight's inverted images, which may be a patient's
     facts: dict[str, Any]
@@ -107,28 +108,40 @@ class Job:
     def run(self) -> dict[str, Any]:
         """Check, train, and return the results of training.json."""
         with self.room:
-            checked = self.preflight() if not self.trainer.progress.step else []
+            checked = self.preflight() if not self.trainer.state.step else []
         print(*checked, sep="\n", flush=True)
-        self.trainer.run()
-        measured = trainer.summary(self.trainer)
+        state = self.trainer.run()
+        measured = state.results(self.trainer.config, self.trainer.stopped)
         measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
         measured["lora"] = {
             **self.facts["lora"],
-            "adapter_bytes": (self.trainer.folder / adapters.WEIGHTS).stat().st_size,
+            "adapter_bytes": (self.trainer.folder / WEIGHTS).stat().st_size,
         }
         (self.trainer.folder / RESUME).unlink(missing_ok=True)  # finished: nothing to go on with
         return {**self.facts, **measured}
 
 
-def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, cluster: Cluster = ALONE) -> Job:
-    """Everything from the encoded records to the attached adapters, for this machine's share of the batches."""
+def assemble(
+    dataset: Dataset,
+    base: Base,
+    config: TrainConfig,
+    run: Path,
+    cache: Path,
+    *,
+    cluster: Cluster = ALONE,
+    order: Order | None = None,
+) -> TrainingJob:
+    """Everything from the encoded records to the attached adapters, for this machine's share of the batches.
+
+    ``cache`` keeps the trunk's activations; ``order`` replaces the order in which the examples are drawn.
+    """
     check_share(config, cluster)
     plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)
     architecture = Architecture.of(base.load())
     first, below = config.lora.frozen(len(architecture.layers)), config.lora.below
-    order = sampler.plan(
+    order = order or sampler.order(
         material.train.dims,
         material.train.lengths,
         material.priorities.draw,
@@ -140,15 +153,15 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     room = tempfile.TemporaryDirectory(prefix="medtune-preflight-")
     probes = preflight.probes(material.train.items, Path(room.name))
     examples = material.examples(mine) + [probe.example for probe in probes]
-    source, trunk = _source(plan, base, architecture, chat, first, examples)
+    source, trunk = _source(plan, open_store(cache, base, architecture, first), base, architecture, chat, examples)
     mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
     adapter = adapters.attach(architecture.model, config.lora)
     census = adapters.census(architecture.model)
-    feeds = [Feed(part, source, below) for part in (material.train.items, material.valid)]
+    loaders = [DataLoader(part, source, below) for part in (material.train.items, material.valid)]
     compiled = _compiles() and not below  # mlx-vlm's vision tower looks at values while it is traced
     step = Step(architecture, first, config, compiled=compiled, checkpoint=plan.checkpoint, cluster=cluster)
-    for feed, part in zip(feeds, mine, strict=True):
-        trainer.references(step, feed, part, config.batch_size)
+    for loader, part in zip(loaders, mine, strict=True):
+        validation.references(step, loader, part, config.batch_size)
     if cluster.rank:
         mx.random.seed(config.seed + cluster.rank)  # its own dropout; the adapters are everybody's
     facts = {**_facts(dataset, base, config, plan, material, adapter, architecture), **trunk}
@@ -157,10 +170,10 @@ def assemble(dataset: Dataset, base: Base, config: TrainConfig, run: Path, clust
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, chat)
-        return preflight.check(step, Feed(probes, source, below), feeds[0], mine[0], chat)
+        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], chat)
 
-    loop = trainer.Trainer(step, adapter, config, run, (feeds[0], feeds[1]), order, fingerprint(dataset, base, config))
-    return Job(loop, checks, room, facts)
+    loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
+    return TrainingJob(loop, checks, room, facts)
 
 
 def _facts(
@@ -193,11 +206,11 @@ def _facts(
 
 
 def _source(
-    plan: Plan, base: Base, architecture: Architecture, chat: Chat, first: int, examples: list[Example]
+    plan: Plan, store: Store, base: Base, architecture: Architecture, chat: Chat, examples: list[Example]
 ) -> tuple[Store | Trunk, dict[str, Any]]:
     """Where activations come from: the filled store, the model cut down to its top; or the trunk, run live."""
+    first = plan.model.first
     facts: dict[str, Any] = {"trunk_seconds": 0.0, "trunk": {"used": False, "layers": first, "bytes": 0}}
-    store = open_store(base, architecture, first)
     if not plan.cached:
         return Trunk(architecture, chat, first, plan.train.lora.neftune), facts
     started = time.perf_counter()

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from medtune.model.padding import HEAD_ROWS
 from medtune.records import DIMENSIONS
 from medtune.schemas import Objective
 
 MIN_UNLIKELY = 1e-5  # floor of 1 - p (Welleck et al. 2019, fairseq): p -> 1 must not blow up
-CHUNK = 512  # rows whose logits are in memory at a time
 
 
 class Rows(NamedTuple):
@@ -113,11 +113,11 @@ def row_log_probs(h: mx.array, targets: mx.array, head: Callable[[mx.array], mx.
 
     Chunks are recomputed in the backward pass instead of being kept.
     """
-    if h.shape[0] <= CHUNK:
+    if h.shape[0] <= HEAD_ROWS:
         return log_probs(head(h), targets)
     chunk = mx.checkpoint(lambda rows, wanted: log_probs(head(rows), wanted))
-    starts = range(0, h.shape[0], CHUNK)
-    return mx.concatenate([chunk(h[start : start + CHUNK], targets[start : start + CHUNK]) for start in starts])
+    starts = range(0, h.shape[0], HEAD_ROWS)
+    return mx.concatenate([chunk(h[start : start + HEAD_ROWS], targets[start : start + HEAD_ROWS]) for start in starts])
 
 
 def objective(logp: mx.array, rows: Rows, tokens: mx.array, drawn: mx.array, goal: Objective) -> tuple[mx.array, Terms]:

@@ -25,7 +25,7 @@ from medtune.model.arrays import random_key, scalar, set_random_key
 from medtune.model.renderer import Chat
 from medtune.records import DIMENSIONS
 from medtune.training.cluster import ALONE
-from medtune.training.dataloader import Feed
+from medtune.training.dataloader import DataLoader
 from medtune.training.step import Step, make_optimizer
 from medtune.training.weighting import Lesson
 
@@ -46,7 +46,7 @@ def probes(lessons: Sequence[Lesson], folder: Path) -> list[Lesson]:
     if with_image:
         seen = _all_tokens(min(with_image, key=lambda lesson: len(lesson.example.tokens)))
         swapped = tuple(_inverted(path, folder) for path in seen.example.images)
-        found += [seen, replace(seen, example=replace(seen.example, images=swapped))]
+        found += [seen, replace(seen, example=replace(seen.example, images=swapped, content=""))]
     return found
 
 
@@ -63,13 +63,13 @@ def _inverted(path: Path, folder: Path) -> Path:
     return copy
 
 
-def check(step: Step, probe_feed: Feed, train_feed: Feed, mine: Sequence[int], chat: Chat) -> list[str]:
+def check(step: Step, probe_loader: DataLoader, train_loader: DataLoader, mine: Sequence[int], chat: Chat) -> list[str]:
     """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it.
 
     ``mine`` are the training lessons this machine has activations of.
     """
-    problems = [*_leaks(step, probe_feed), *_blind(step, probe_feed), *_endless(train_feed.lessons, chat)]
-    first, last = _overfit(step, train_feed, mine)
+    problems = [*_leaks(step, probe_loader), *_blind(step, probe_loader), *_endless(train_loader.lessons, chat)]
+    first, last = _overfit(step, train_loader, mine)
     if not last < first:
         problems.append(
             tr(
@@ -80,22 +80,22 @@ def check(step: Step, probe_feed: Feed, train_feed: Feed, mine: Sequence[int], c
             )
         )
     raise_all(problems, tr("preflight"))
-    seen = tr("another image moves the loss") if len(probe_feed.lessons) > 2 else tr("no images in the data")
+    seen = tr("another image moves the loss") if len(probe_loader.lessons) > 2 else tr("no images in the data")
     return [
         tr("no token sees a later one; {seen}; every answer ends with a supervised end token", seen=seen),
         tr("{n} examples can be learned: loss {a:.3f} -> {b:.3f}", n=OVERFIT_ROWS, a=first, b=last),
     ]
 
 
-def _row_log_probs(step: Step, feed: Feed, index: int) -> np.ndarray:
-    (batch,) = feed.stream([[index]])
-    count = len(feed.lessons[index].example.tokens) - 1
+def _row_log_probs(step: Step, loader: DataLoader, index: int) -> np.ndarray:
+    (batch,) = loader.stream([[index]])
+    count = len(loader.lessons[index].example.tokens) - 1
     return np.array(step.row_log_probs(batch)[:count])
 
 
-def _leaks(step: Step, feed: Feed) -> Iterator[str]:
+def _leaks(step: Step, loader: DataLoader) -> Iterator[str]:
     """The last token changed: every log-probability but its own must stay."""
-    before, after = (_row_log_probs(step, feed, index) for index in (0, 1))
+    before, after = (_row_log_probs(step, loader, index) for index in (0, 1))
     moved = float(np.abs(before[:-1] - after[:-1]).max(initial=0))
     if moved > SAME:
         yield tr(
@@ -103,11 +103,11 @@ def _leaks(step: Step, feed: Feed) -> Iterator[str]:
         )
 
 
-def _blind(step: Step, feed: Feed) -> Iterator[str]:
+def _blind(step: Step, loader: DataLoader) -> Iterator[str]:
     """The image changed: the loss of the text after it must move."""
-    if len(feed.lessons) < 4:
+    if len(loader.lessons) < 4:
         return
-    before, after = (_row_log_probs(step, feed, index) for index in (2, 3))
+    before, after = (_row_log_probs(step, loader, index) for index in (2, 3))
     if not np.abs(before - after).max() > SAME:
         yield tr("another image leaves the loss unchanged: the images do not reach the model")
 
@@ -131,11 +131,11 @@ def _endless(lessons: Sequence[Lesson], chat: Chat) -> Iterator[str]:
         )
 
 
-def _overfit(step: Step, feed: Feed, mine: Sequence[int]) -> tuple[float, float]:
+def _overfit(step: Step, loader: DataLoader, mine: Sequence[int]) -> tuple[float, float]:
     """Loss of a few right answers before and after a few steps on them; everything is put back afterwards."""
-    chosen = [index for index in mine if feed.lessons[index].supervised and feed.lessons[index].desirable]
-    chosen = sorted(chosen, key=lambda index: len(feed.lessons[index].example.tokens))[:OVERFIT_ROWS]
-    (batch,) = feed.stream([chosen])
+    chosen = [index for index in mine if loader.lessons[index].supervised and loader.lessons[index].desirable]
+    chosen = sorted(chosen, key=lambda index: len(loader.lessons[index].example.tokens))[:OVERFIT_ROWS]
+    (batch,) = loader.stream([chosen])
     with _untouched(step):
         step.optimizer = make_optimizer(step.config.optimizer)
         step.optimizer.learning_rate = OVERFIT_RATE

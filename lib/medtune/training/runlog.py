@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,28 +11,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medtune import files
+from medtune.i18n import tr
+from medtune.metrics import MetricsLog, settings_hash
+from medtune.progress import duration
+from medtune.run import LOGS, METRICS
 from medtune.schemas import TrainConfig
-
-WEIGHTS, CONFIG, METRICS = "adapters.safetensors", "adapter_config.json", "metrics.jsonl"
-OUTPUTS = (WEIGHTS, CONFIG, METRICS)  # what a finished run leaves for the next stages
-
-
-def settings_hash(config: TrainConfig) -> str:
-    """What tells a run's measurements from those of a run with other settings in the same folder."""
-    return files.hash_of(config.model_dump(mode="json"))
+from medtune.training.state import RunState, Window, peak_memory_gb, shares
+from medtune.training.step import learning_rate
+from medtune.training.validation import Losses
 
 
 class RunLog:
-    """Appends metrics and text lines of one run; a resumed run goes on in the same files."""
+    """Metrics and text lines of one run, whose counters are ``state``; a resumed run goes on in the same files."""
 
-    def __init__(self, folder: Path, total: int, resumed_at: int) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, state: RunState) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._metrics_path = folder / METRICS
-        _forget_after(self._metrics_path, resumed_at)
-        self._metrics = open(self._metrics_path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
-        self._text = open(_text_log(folder, resumed_at > 0), "a", encoding="utf-8")  # noqa: SIM115
-        self._bar = tqdm(total=total, initial=resumed_at, unit="step", disable=not sys.stderr.isatty(), leave=False)
+        self._config, self._state = config, state
+        self._metrics = MetricsLog(folder / METRICS, state.step)
+        self._text = open(_text_log(folder, state.step > 0), "a", encoding="utf-8")  # noqa: SIM115
+        quiet = not sys.stderr.isatty()
+        self._bar = tqdm(total=config.iters, initial=state.step, unit="step", disable=quiet, leave=False)
 
     def __enter__(self) -> RunLog:
         return self
@@ -45,42 +42,102 @@ class RunLog:
         self._metrics.close()
         self._text.close()
 
-    def metric(self, kind: str, step: int, **values: Any) -> None:
-        """Append one line to metrics.jsonl at once: the monitor reads it while we run."""
-        line = {"kind": kind, "step": step, "time": round(time.time(), 3), **values}
-        self._metrics.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._metrics.flush()
+    def begin(self) -> None:
+        """Training starts, or goes on from a state."""
+        step = self._state.step
+        self._event("resume" if step else "start", settings=settings_hash(self._config))
+        self._say(tr("resuming at step {step}", step=step) if step else tr("training starts"))
 
-    def say(self, line: str) -> None:
+    def advance(self, loss: float) -> None:
+        """One step is done."""
+        self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self._bar.update()
+
+    def report(self, window: Window) -> None:
+        """What was measured since the report before."""
+        state, peak, lr = self._state, peak_memory_gb(), learning_rate(self._config, self._state.step)
+        self._metrics.add(
+            "train",
+            state.step,
+            loss=window.losses.loss,
+            loss_by_dim=window.losses.by_dim,
+            objective=window.objective,
+            lr=lr,
+            grad_norm=window.grad_norm,
+            tokens=int(state.totals["tokens"]),
+            supervised_tokens=int(state.totals["supervised_tokens"]),
+            tokens_per_sec=round(window.tokens_per_sec, 1),
+            it_per_sec=round(window.it_per_sec, 3),
+            peak_memory_gb=peak,
+            padding_fraction=round(window.padding, 4),
+        )
+        self._say(
+            tr(
+                "step {step}/{total}  loss {loss:.3f}  lr {lr:.2e}  {tok:.0f} tok/s  {it:.2f} it/s  {gb:.2f} GB  "
+                "ETA {eta}",
+                step=state.step,
+                total=self._config.iters,
+                loss=window.losses.loss,
+                lr=lr,
+                tok=window.tokens_per_sec,
+                it=window.it_per_sec,
+                gb=peak,
+                eta=duration((self._config.iters - state.step) * state.seconds / state.step),
+            )
+        )
+
+    def validated(self, step: int, losses: Losses, margin: float | None, seconds: float) -> None:
+        """A validation, counted for ``step``: the first one, before any training, counts for step 1."""
+        self._metrics.add(
+            "valid",
+            step,
+            loss=losses.loss,
+            loss_by_dim=losses.by_dim,
+            reward_margin=margin,
+            gradient_share=shares(self._state.gradient),
+            supervised_tokens=losses.rows,
+            seconds=round(seconds, 3),
+        )
+        parts = "  ".join(f"{dim} {loss:.3f}" for dim, loss in losses.by_dim.items())
+        self._say(tr("step {step}: val_loss {loss:.4f}  ({parts})", step=step, loss=losses.loss, parts=parts))
+
+    def checkpoint(self, file: str) -> None:
+        """A numbered checkpoint was written."""
+        self._metrics.add("checkpoint", self._state.step, file=file, best=self._state.best_step == self._state.step)
+
+    def halved(self) -> None:
+        """Memory ran out; smaller micro-batches from here on."""
+        text = tr("out of memory: going on with {n} micro-batches a step, the result is the same", n=self._state.micro)
+        self._say(text)
+        self._event("warning", text=text)
+
+    def impatient(self, waited: int) -> None:
+        """So many validations were no better: the training ends early."""
+        self._say(
+            tr("no better val_loss in {n} validations: stopping early at step {step}", n=waited, step=self._state.step)
+        )
+
+    def saved(self) -> None:
+        """Somebody asked to stop; the state is on disk."""
+        self._event("stop")
+        self._say(tr("saved at step {step}; the same command goes on from here", step=self._state.step))
+
+    def end(self, stopped: str) -> None:
+        """The training is over: finished, or stopped early."""
+        self._event("finish" if stopped == "finished" else stopped)
+
+    def _event(self, name: str, text: str = "", **values: Any) -> None:
+        self._metrics.add("event", self._state.step, name=name, total_steps=self._config.iters, text=text, **values)
+
+    def _say(self, line: str) -> None:
         """A line for people, above the progress bar and in the log file."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
         self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
         self._text.flush()
 
-    def advance(self, loss: float | None = None) -> None:
-        """One step is done."""
-        if loss is not None:
-            self._bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        self._bar.update()
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Keep only what was measured up to ``step``: what came after the last checkpoint is measured again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the line that was being written when the run was killed
-            continue
-        if step and row["step"] <= step and not (row["kind"] == "event" and row.get("name") in ("stop", "finish")):
-            kept.append(line)
-    files.write_jsonl(path, kept)
-
 
 def _text_log(folder: Path, resumed: bool) -> Path:
     """training_real_<epoch seconds of the start>.log; a resumed run goes on in the newest."""
-    logs = sorted(folder.glob("training_real_*.log"), key=os.path.getmtime)
-    return logs[-1] if resumed and logs else folder / f"training_real_{int(time.time())}.log"
+    logs = sorted(folder.glob(LOGS), key=os.path.getmtime)
+    return logs[-1] if resumed and logs else folder / LOGS.replace("*", str(int(time.time())))

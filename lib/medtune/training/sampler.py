@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-import numpy as np
-
-from medtune.model.renderer import Example
+from collections.abc import Iterator, Mapping, Sequence
 
 WINDOW = 64  # batches that are sorted by length together
-BUCKET = 32  # lengths are padded to a multiple: few shapes, little padding
 
-Plan = list[list[int]]  # per step the indices of its examples
+Order = list[list[int]]  # per step the indices of its examples
 
 
-def plan(
+def order(
     dims: Sequence[str], lengths: Sequence[int], draw: Mapping[str, float], steps: int, size: int, seed: int
-) -> Plan:
+) -> Order:
     """Indices of the examples of each step: (steps, size).
 
     Dimensions are drawn in exact proportion ``draw`` (not by chance), each passing through all its examples in a
@@ -27,7 +22,7 @@ def plan(
     rng = random.Random(seed)
     cycles = {dim: _cycle([i for i, d in enumerate(dims) if d == dim], random.Random(f"{seed}-{dim}")) for dim in draw}
     drawn = [next(cycles[dim]) for dim in _proportional(draw, steps * size)]
-    batches: Plan = []
+    batches: Order = []
     for start in range(0, len(drawn), WINDOW * size):
         window = drawn[start : start + WINDOW * size]
         rng.shuffle(window)
@@ -53,23 +48,3 @@ def _proportional(draw: Mapping[str, float], count: int) -> Iterator[str]:
         dim = max(owed, key=lambda d: owed[d])
         owed[dim] -= 1
         yield dim
-
-
-def by_length(lengths: Sequence[int], size: int, chosen: Iterable[int] | None = None) -> Plan:
-    """Every chosen index (default: all) once, in batches of like length; the longest first: it needs most memory."""
-    order = sorted(range(len(lengths)) if chosen is None else chosen, key=lambda index: -lengths[index])
-    return [order[i : i + size] for i in range(0, len(order), size)]
-
-
-def padded(length: int, bucket: int = BUCKET) -> int:
-    """The smallest multiple of ``bucket`` that holds ``length``."""
-    return -(-length // bucket) * bucket
-
-
-def token_matrix(examples: Sequence[Example], pad: int = 0) -> np.ndarray:
-    """Tokens (B, T) int32, right-padded to the bucket."""
-    width = padded(max(len(example.tokens) for example in examples))
-    rows = np.full((len(examples), width), pad, np.int32)
-    for row, example in zip(rows, examples, strict=True):
-        row[: len(example.tokens)] = example.tokens
-    return rows

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from medtune.model import adapters
 from medtune.model.arrays import numbers
+from medtune.model.padding import by_length
 from medtune.records import DIMENSIONS
 from medtune.schemas import TrainConfig
-from medtune.training.dataloader import Feed
-from medtune.training.sampler import by_length
+from medtune.training.dataloader import DataLoader
 from medtune.training.step import Step
 
 LEAST_BATCH = 4  # nothing is kept for a backward pass
@@ -32,16 +33,25 @@ class Losses:
         return cls(sum(nll) / max(sum(rows), 1), by_dim, int(sum(rows)))
 
 
-def validate(step: Step, feed: Feed, config: TrainConfig) -> tuple[Losses, float | None]:
+def references(step: Step, loader: DataLoader, mine: Iterable[int], batch_size: int) -> None:
+    """Fill in the log-probabilities of the compared answers among ``mine`` under the base model: adapters off."""
+    chosen = [index for index in mine if loader.lessons[index].compared]
+    order = by_length([len(lesson.example.tokens) for lesson in loader.lessons], batch_size, chosen)
+    with adapters.scaled(step.model, 0.0):
+        for part, batch in zip(order, loader.stream(order), strict=True):
+            loader.reference[part] = numbers(step.sequence_log_probs(batch))[: len(part)]
+
+
+def validate(step: Step, loader: DataLoader, config: TrainConfig) -> tuple[Losses, float | None]:
     """Losses and mean reward margin, deterministic: all of the validation set in one fixed order, no dropout.
 
     Each machine takes its share. The margin is beta * (mean rho of desirable answers - mean rho of undesirable ones),
     None without the latter.
     """
-    lengths = [len(lesson.example.tokens) for lesson in feed.lessons]
+    lengths = [len(lesson.example.tokens) for lesson in loader.lessons]
     sums = [mx.zeros(len(DIMENSIONS)), mx.zeros(len(DIMENSIONS)), mx.zeros(4)]
     mine = step.cluster.share(range(len(lengths)))
-    for batch in feed.stream(by_length(lengths, max(config.batch_size, LEAST_BATCH), mine)):
+    for batch in loader.stream(by_length(lengths, max(config.batch_size, LEAST_BATCH), mine)):
         terms = step.evaluate(batch)
         sums = [total + part for total, part in zip(sums, (terms.nll, terms.rows, terms.margin), strict=True)]
         mx.eval(sums)

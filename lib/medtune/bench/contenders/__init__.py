@@ -1,4 +1,4 @@
-"""One contender per file: ``NAME`` for people, ``KIND`` of rows it can train on, ``run(job, watch)``."""
+"""The others, one per file: ``NAME`` for people, ``KIND`` of rows it can train on, ``run(job, watch)``; and ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 from typing import Protocol
 
 from medtune.bench.job import Job, Kind
+from medtune.bench.ours import OURS
 from medtune.bench.watch import Watch
 
 ORDER = ("vlm", "plain", "cached", "again", "lm", "cached_text")  # mlx-vlm first: the others are compared with it
@@ -23,5 +24,5 @@ class Contender(Protocol):
 
 
 def get(name: str) -> Contender:
-    """The contender in the file ``name``; none imports MLX before it runs."""
-    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+    """The contender called ``name``; none imports MLX before it runs."""
+    return OURS.get(name) or importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
