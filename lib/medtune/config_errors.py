@@ -120,7 +120,7 @@ def _said(kind: str, item: Any) -> str:
         return str(context["error"])
     if kind not in SENTENCES:
         return item["msg"]
-    return say(SENTENCES[kind], **{name: _choices(text) for name, text in context.items()})
+    return say(SENTENCES[kind]).format(**{name: _choices(text) for name, text in context.items()})
 
 
 def _choices(text: Any) -> str:
