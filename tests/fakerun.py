@@ -290,7 +290,11 @@ def evaluation(run: Path, data: Path) -> dict[str, Any]:
                 "checks": {},
             },
         ],
-        "gate": {"passed": False, "failures": ["vision +0.060 < +0.080"]},
+        "gate": {
+            "passed": False,
+            "failures": [{"kind": "dimension", "dim": "vision", "low": -0.05, "wanted": 0.08}],
+            "unmeasured": ["emergency"],
+        },
         "tokens_per_sec": 61.0,
         "truncated": {"baseline": 9, "tuned": 9},
     }

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medtune import cli
-from medtune.bench import ablation
+from medtune.bench import ablation, ablation_screen
 from medtune.receipt import Receipt
 from medtune.training import job
 from tests.test_evaluation_tool import EVAL
@@ -78,7 +78,7 @@ def test_without_a_penalty_term_there_is_nothing_to_take_away(place: Path, capsy
 def test_the_page_says_no_more_than_the_interval_allows():
     def found(low: float, high: float) -> str:
         overall = {"ci_low": low, "ci_high": high, "delta": (low + high) / 2, "detectable": 0.1}
-        return ablation.sentence({"overall": overall})
+        return ablation_screen.sentence({"overall": overall})
 
     assert "better, by +0.150" in found(0.1, 0.2)
     assert "worse, by -0.150" in found(-0.2, -0.1)

@@ -173,13 +173,21 @@ def test_a_dry_run_tells_everything_and_writes_nothing(run: Path, capsys: pytest
 def test_a_failed_gate_stops_the_deploy_unless_it_is_allowed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dimensions = {"accuracy": {"n": 9, "baseline": 0.5, "tuned": 0.4, "delta": -0.1, "ci_low": -0.2, "ci_high": 0.0}}
     results: dict[str, Any] = {
-        "gate": {"passed": False, "failures": ["accuracy fell by 0.10"]},
+        "gate": {
+            "passed": False,
+            "failures": [
+                "accuracy fell by 0.10",  # as evaluations said it before the gate stored facts
+                {"kind": "dimension", "dim": "accuracy", "low": -0.2, "wanted": -0.02},
+            ],
+        },
         "dimensions": dimensions,
     }
     results["adapters"] = {"hash": files.sha256(run / WEIGHTS)}
     files.write_json(run / "evaluation.json", vars(Receipt("evaluation", {}, [], {}, results=results)))
     assert _deploy(run) == 1
-    assert "accuracy fell by 0.10" in capsys.readouterr().err and not _folder(run).exists()
+    error = capsys.readouterr().err
+    assert "accuracy fell by 0.10; accuracy: the difference may be as low as -0.200" in error
+    assert not _folder(run).exists()
     assert _deploy(run, "--allow-failed-gate") == 0
     assert "| accuracy | 9 | 0.500 | 0.400 | -0.100 [-0.200, 0.000] |" in (_folder(run) / "README.md").read_text()
 

@@ -355,7 +355,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     place: Path, kind: str, monkeypatch: pytest.MonkeyPatch, dense_twin: Path
 ) -> None:
     from medtune.data.imagestore import ImageStore, Picture
-    from medtune.evaluation.chat import Dialogue
+    from medtune.evaluation.chat import Conversation
     from medtune.model.base import Base
     from medtune.model.renderer import Chat
 
@@ -370,7 +370,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     store.add([picture])
     monkeypatch.chdir(place)  # training.json names the data set as the person did
     base = Base.find(str(dense_twin))
-    talking = Dialogue(base, place / "run", "", 4)
+    talking = Conversation(base, place / "run", "", 4)
     asked: list[Any] = []
     real = talking.chat.prompt
     monkeypatch.setattr(talking.chat, "prompt", lambda *parts: asked.append(real(*parts)) or asked[-1])
@@ -476,7 +476,7 @@ def test_a_conversation_goes_on_after_an_image_nobody_can_see(
 def test_an_image_that_went_away_before_the_question_is_one_line_and_the_question_was_not_asked(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from medtune.evaluation.chat import Dialogue
+    from medtune.evaluation.chat import Conversation
     from medtune.model.base import Base
 
     image = place / "gone.png"
@@ -492,7 +492,7 @@ def test_an_image_that_went_away_before_the_question_is_one_line_and_the_questio
     monkeypatch.setattr("builtins.input", read)
     assert talk(place, "--cli") == 0
     assert capsys.readouterr().out.count("gone.png: not an image one can open (No such file or directory)") == 1
-    talking = Dialogue(Base.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
+    talking = Conversation(Base.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
                        place / "run", "", 4)  # fmt: skip
     drawn(64).save(image)
     talking.show(image)
@@ -528,9 +528,9 @@ def test_no_path_one_can_type_ends_the_conversation(place: Path, monkeypatch: py
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from medtune.evaluation import chat as dialogue
+    from medtune.evaluation import chat
 
-    real, calls = dialogue.stream, [0]
+    real, calls = chat.stream, [0]
 
     def interrupted(*args: Any, **settings: Any) -> Iterator[str]:
         calls[0] += 1
@@ -539,18 +539,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: p
                 raise KeyboardInterrupt
             yield piece
 
-    monkeypatch.setattr(dialogue, "stream", interrupted)
+    monkeypatch.setattr(chat, "stream", interrupted)
     assert conversation(place, monkeypatch, ["一", "二", "/quit"]) == 0
     assert "[stopped]" in capsys.readouterr().out
     assert calls[0] == 2
 
 
 def test_a_conversation_remembers_turns_and_images(place: Path) -> None:
-    from medtune.evaluation.chat import Dialogue
+    from medtune.evaluation.chat import Conversation
     from medtune.model.base import Base
 
     name = Receipt.read(place / "run/training.json").results["base_model"]["name"]
-    talking = Dialogue(Base.find(name), place / "run", "", 4)
+    talking = Conversation(Base.find(name), place / "run", "", 4)
     talking.show(place / "bench/images/recommended_cbc.png")
     first = "".join(talking.say("这是什么"))
     again = "".join(talking.say("然后呢"))

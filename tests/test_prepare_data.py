@@ -14,12 +14,12 @@ import yaml
 from PIL import Image
 
 from medtune import cli
-from medtune.data import counting
+from medtune.data import encodings
 from medtune.data.rejections import rejections
 from medtune.data.turns import Rejected
 from medtune.dataset import Dataset
 from medtune.errors import UserError
-from medtune.model import base
+from medtune.model.base import Base
 from medtune.model.renderer import Chat
 from medtune.records import SPLITS, Record
 from tools import prepare_data
@@ -212,7 +212,7 @@ def test_the_manifest_counts_what_the_trainer_will_see(bench: Bench, demo_model:
     bench.write("a.jsonl", rows)
     assert bench.run() == 0
     dataset = Dataset.open(bench.out)
-    results, chat = dataset.manifest.results, Chat(base.find(str(demo_model)))
+    results, chat = dataset.manifest.results, Chat(Base.find(str(demo_model)))
     for name in SPLITS:
         examples = [chat.encode(record, dataset.root) for record in dataset.split(name)]
         part = results["splits"][name]
@@ -231,7 +231,7 @@ def test_the_manifest_counts_what_the_trainer_will_see(bench: Bench, demo_model:
         "vision desirable": 1,
     }
     assert results["histogram"]["edges"][-2] <= results["max_tokens"] < results["histogram"]["edges"][-1]
-    assert results["tokenizer"]["hash"] == base.find(str(demo_model)).tokenizer_hash
+    assert results["tokenizer"]["hash"] == Base.find(str(demo_model)).tokenizer_hash
     assert set(dataset.manifest.outputs) == {"train.jsonl", "valid.jsonl", "test.jsonl"}
 
 
@@ -510,7 +510,7 @@ def test_a_changed_or_missing_split_and_a_lost_image_are_refused_on_opening(benc
     whole = image.read_bytes()
     for damage in (b"", b"no image", whole[: len(whole) // 2]):
         image.write_bytes(damage)
-        with pytest.raises(UserError, match=r"1 images are missing or broken .*run `make data` again"):
+        with pytest.raises(UserError, match=r"1 images are missing, broken or changed .*run `make data` again"):
             dataset.split("train")
     assert bench.run() == 0 and image.read_bytes() == whole  # and that helps
     image.unlink()
@@ -529,7 +529,7 @@ def test_several_processes_count_what_one_counts(bench: Bench, monkeypatch: pyte
     bench.write("a.jsonl", rows)
     assert bench.run() == 0
     alone = Dataset.open(bench.out).manifest.results
-    monkeypatch.setattr(counting, "SHARED_WORK", 1)
+    monkeypatch.setattr(encodings, "SHARED_WORK", 1)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     bench.out = bench.folder / "shared"
     assert bench.run() == 0
@@ -544,7 +544,7 @@ def test_a_stopped_run_leaves_no_manifest_and_no_loose_file(bench: Bench, monkey
     )
     assert bench.run("--set", "seed=9") == 130
     left = {path.name for path in bench.out.iterdir()}
-    assert left == {"train.jsonl", "valid.jsonl", "test.jsonl", "rejected.jsonl", "images"}
+    assert left == {"train.jsonl", "valid.jsonl", "test.jsonl", "rejected.jsonl", "images", "encodings"}
 
 
 def test_a_base64_image_of_a_chat_export_becomes_a_file(bench: Bench) -> None:

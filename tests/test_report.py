@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medtune import checks, cli
+from medtune import cli
 from medtune.metrics import History
-from medtune.report import advice as nextsteps
-from medtune.report import checklist, comparison, figures, markdown, names, page
+from medtune.report import advice, checklist, comparison, figures, markdown, page
 from medtune.report.facts import Facts, gather
 from medtune.report.numbers import Numbers
 from medtune.run import CONFIG
@@ -184,7 +183,7 @@ def test_a_deployed_file_that_is_gone_makes_the_deployment_stale(run: Path) -> N
 
 def test_a_data_set_changed_after_the_training_fails_its_line_of_the_checklist(run: Path) -> None:
     (run.parent / "data" / "train.jsonl").write_text("another\n")
-    answers = {item.text: item.passed for item in checklist.items(gather(run), "en")}
+    answers = {sign.text: sign.passed for sign in checklist.signs(gather(run), "en")}
     assert answers["The data set is the one that was trained on"] is False
 
 
@@ -232,12 +231,12 @@ def test_the_language_is_chinese_unless_asked_otherwise(run: Path, monkeypatch: 
     assert "Training report" in (run / "en" / "REPORT.md").read_text(encoding="utf-8")
 
 
-def test_every_sentence_of_the_template_has_its_chinese() -> None:
+def test_every_sentence_of_the_templates_has_its_chinese() -> None:
     import yaml
 
     chinese = yaml.safe_load((ROOT / "lib/medtune/texts/zh.yaml").read_text(encoding="utf-8"))
-    template = (markdown.TEMPLATES / "report.md.j2").read_text(encoding="utf-8")
-    sentences = re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', template)
+    templates = "".join(path.read_text(encoding="utf-8") for path in markdown.TEMPLATES.glob("*.md.j2"))
+    sentences = re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', templates)
     assert len(sentences) > 100
     assert [sentence for sentence in sentences if sentence not in chinese] == []
 
@@ -343,8 +342,8 @@ def test_in_a_browser_nothing_sticks_out_of_the_page(run: Path, tmp_path: Path, 
 # --- what follows from the facts
 
 
-def advice(facts: Facts) -> str:
-    return "\n".join(nextsteps.advice(facts, "en"))
+def advised(facts: Facts) -> str:
+    return "\n".join(advice.advice(facts, "en"))
 
 
 def with_curve(run: Path, losses: list[float]) -> Facts:
@@ -357,44 +356,44 @@ def with_curve(run: Path, losses: list[float]) -> Facts:
 
 
 def test_a_loss_that_still_falls_asks_for_more_steps(run: Path) -> None:
-    assert 'SET="iters=300"' in advice(with_curve(run, [1.0, 0.8, 0.7, 0.6, 0.5]))
+    assert 'SET="iters=300"' in advised(with_curve(run, [1.0, 0.8, 0.7, 0.6, 0.5]))
 
 
 def test_a_loss_that_rose_again_asks_for_fewer_steps(run: Path) -> None:
-    assert 'SET="iters=100"' in advice(with_curve(run, [1.0, 0.6, 0.5, 0.6, 0.7]))
+    assert 'SET="iters=100"' in advised(with_curve(run, [1.0, 0.6, 0.5, 0.6, 0.7]))
 
 
 def test_a_loss_that_has_settled_asks_for_neither(run: Path) -> None:
-    assert "iters=" not in advice(with_curve(run, [1.0, 0.6, 0.5, 0.5, 0.5]))
+    assert "iters=" not in advised(with_curve(run, [1.0, 0.6, 0.5, 0.5, 0.5]))
 
 
 def test_a_dimension_that_did_not_gain_what_the_gate_wants_names_its_weight(run: Path) -> None:
-    assert "objective.priorities.vision.weight" in advice(gather(run))
-    assert "objective.priorities.accuracy.weight" not in advice(gather(run))
+    assert "objective.priorities.vision.weight" in advised(gather(run))
+    assert "objective.priorities.accuracy.weight" not in advised(gather(run))
 
 
 def test_cut_answers_ask_for_more_tokens_only_where_there_are_some(run: Path) -> None:
-    assert "9 of 164 answers" in advice(gather(run))
+    assert "9 of 164 answers" in advised(gather(run))
     edit(run / "evaluation.json", truncated={"baseline": 9, "tuned": 0})
-    assert "answers of the tuned model were cut" not in advice(gather(run))
+    assert "answers of the tuned model were cut" not in advised(gather(run))
 
 
 def test_the_items_needed_grow_with_the_square_of_what_is_to_be_seen() -> None:
-    row = comparison.Row("vision", 24, 0.50, 0.56, 0.06, -0.05, 0.17, 0.29, detectable=0.18)
-    assert row.verdict == "undecided"
-    assert row.needed == 24 * 3**2
+    effect = comparison.Effect("vision", 24, 0.50, 0.56, 0.06, -0.05, 0.17, 0.29, detectable=0.18)
+    assert effect.finding == "undecided"
+    assert effect.needed == 24 * 3**2
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"),
+    ("low", "high", "finding"),
     [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.2, "undecided"), (None, None, "undecided")],
 )
-def test_better_needs_the_whole_interval_above_zero(low: float | None, high: float | None, verdict: str) -> None:
-    assert comparison.Row("accuracy", 9, 0.5, 0.6, 0.1, low, high, None, None).verdict == verdict
+def test_better_needs_the_whole_interval_above_zero(low: float | None, high: float | None, finding: str) -> None:
+    assert comparison.Effect("accuracy", 9, 0.5, 0.6, 0.1, low, high, None, None).finding == finding
 
 
 def test_the_checklist_answers_from_the_receipts(run: Path) -> None:
-    answers = [item.passed for item in checklist.items(gather(run), "en")]
+    answers = [sign.passed for sign in checklist.signs(gather(run), "en")]
     assert answers == [True] * 7 + [False, False, True]
     (run / "0000100_adapters.safetensors").unlink()
     edit(
@@ -402,12 +401,34 @@ def test_the_checklist_answers_from_the_receipts(run: Path) -> None:
         staged=False,
         proofs=[{"level": 1, "name": "m", "verdict": "failed", "figures": {}, "note": ""}],
     )
-    answers = [item.passed for item in checklist.items(gather(run), "en")]
+    answers = [sign.passed for sign in checklist.signs(gather(run), "en")]
     assert (answers[2], answers[8], answers[9]) == (False, True, False)
 
 
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("en", "vision: the difference may be as low as -0.050, +0.080 is wanted; warns of an emergency: not measured"),
+        ("zh", "图像识别：差异可能低至 -0.050，要求不低于 +0.080; 提示急症: 未测量"),
+    ],
+)
+def test_the_checklist_says_why_the_gate_is_shut_in_the_language_of_the_report(run: Path, lang: Any, said: str) -> None:
+    assert checklist.signs(gather(run), lang)[7].evidence == said
+
+
+def test_the_gate_of_an_earlier_evaluation_is_said_as_it_was_stored(run: Path) -> None:
+    edit(run / "evaluation.json", gate={"passed": False, "failures": ["vision +0.060 < +0.080"]})
+    assert "vision +0.060 &lt; +0.080" in section(report(run), "Signs of success")
+
+
+def test_a_check_that_the_gate_wants_more_often_is_among_the_next_steps(run: Path) -> None:
+    failure = {"kind": "pass_rate", "check": "referral", "passed": 9, "n": 20, "low": 0.26, "high": 0.66, "wanted": 0.9}
+    edit(run / "evaluation.json", gate={"passed": False, "failures": [failure], "unmeasured": []})
+    assert "The gate failed: refers to a doctor: 9 of 20 passed (26% to 66%), 90% are wanted." in advised(gather(run))
+
+
 def test_what_was_not_run_is_neither_a_success_nor_a_failure(tmp_path: Path) -> None:
-    answers = [item.passed for item in checklist.items(gather(fakerun.write_run(tmp_path, "training")), "en")]
+    answers = [sign.passed for sign in checklist.signs(gather(fakerun.write_run(tmp_path, "training")), "en")]
     assert answers[6:] == [None] * 4
 
 
@@ -452,8 +473,3 @@ def test_the_page_of_a_report_without_any_picture_still_stands(run: Path) -> Non
 def test_the_history_of_the_fixture_is_what_the_receipt_says(run: Path) -> None:
     best = History.read(run / "metrics.jsonl").best
     assert best and best["loss"] == gather(run).look("training.val_loss.best")
-
-
-@pytest.mark.parametrize("lang", ["zh", "en"])
-def test_every_kind_of_check_has_a_name_for_people(lang: Any) -> None:
-    assert [kind for kind in checks.kinds() if names.name(kind, lang) == kind] == []

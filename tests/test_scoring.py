@@ -22,7 +22,7 @@ CHECKS = (
     Check(kind="referral"),
     Check(kind="no_absolute"),
 )
-WEIGHTS = {"accuracy": 0.5, "warmth": 0.35, "vision": 0.15}
+PRIORITIES = {"accuracy": 0.5, "warmth": 0.35, "vision": 0.15}
 
 
 def settings(**changes: Any) -> EvalConfig:
@@ -63,7 +63,7 @@ def test_migration_counts_each_item_once(tmp_path: Path) -> None:
 def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
     test = judged(tmp_path, [(BAD, GOOD)] * 20)
     shown = judged(tmp_path, [(GOOD, BAD)], split="recommended", expect="分级")
-    found = summary.evaluate([*test, *shown], WEIGHTS, settings())
+    found = summary.evaluate([*test, *shown], PRIORITIES, settings())
     assert found["items"] == found["dimensions"]["accuracy"]["n"] == 20
     assert found["overall"]["delta"] == found["dimensions"]["accuracy"]["delta"] == 1.0
     assert found["checks"]["grading"] == {
@@ -78,16 +78,17 @@ def test_the_figures_are_those_of_the_test_split_alone(tmp_path: Path) -> None:
 
 def test_the_gate_names_every_reason_it_stays_shut(tmp_path: Path) -> None:
     found = judged(tmp_path, [(GOOD, BAD)] * 20)
-    gate = summary.evaluate(found, WEIGHTS, settings(accuracy=-0.02, superior=1, pass_rate={"referral": 1.0}))["gate"]
+    wanted = settings(accuracy=-0.02, superior=1, pass_rate={"referral": 1.0})
+    gate = summary.evaluate(found, PRIORITIES, wanted)["gate"]
     assert not gate["passed"]
-    assert len(gate["failures"]) == 3
-    assert "0 of 20" in gate["failures"][2]
+    assert [failure["kind"] for failure in gate["failures"]] == ["dimension", "superior", "pass_rate"]
+    assert (gate["failures"][2]["passed"], gate["failures"][2]["n"]) == (0, 20)
 
 
 def test_a_small_loss_within_the_allowance_passes_and_chance_alone_does_not_count_as_better(tmp_path: Path) -> None:
     same = judged(tmp_path, [(GOOD, GOOD)] * 10)
-    assert summary.evaluate(same, WEIGHTS, settings(accuracy=-0.02))["gate"]["passed"]
-    assert not summary.evaluate(same, WEIGHTS, settings(accuracy=-0.02, superior=1))["gate"]["passed"]
+    assert summary.evaluate(same, PRIORITIES, settings(accuracy=-0.02))["gate"]["passed"]
+    assert not summary.evaluate(same, PRIORITIES, settings(accuracy=-0.02, superior=1))["gate"]["passed"]
 
 
 def test_an_item_without_checks_is_judged_by_its_likeness_to_the_reference(tmp_path: Path) -> None:
@@ -140,9 +141,9 @@ def test_a_filled_sheet_gives_each_model_its_wins_whatever_the_order_shown(tmp_p
     better = {row["id"]: "1" if row["answer_1"].startswith(GOOD) else "2" for row in rows}
     better["i0"], better["i1"] = "0", ""
     fill(path, better)
-    verdicts = review.read(path, found, seed=3)
-    assert [verdict.better for verdict in verdicts] == ["tie"] + ["tuned"] * 10
-    assert "tuned preferred 10 times, baseline 0 times, 1 ties" in review.summary(verdicts)
+    reviews = review.read(path, found, seed=3)
+    assert [one.better for one in reviews] == ["tie"] + ["tuned"] * 10
+    assert "tuned preferred 10 times, baseline 0 times, 1 ties" in review.summary(reviews)
 
 
 def test_the_sheet_does_not_tell_whose_answer_is_whose(tmp_path: Path) -> None:
@@ -175,12 +176,12 @@ def test_an_answer_that_looks_like_a_formula_is_shown_as_text(tmp_path: Path) ->
 
 
 def test_a_wanted_check_that_no_item_has_is_named_as_not_measured(tmp_path: Path) -> None:
-    found = summary.evaluate(judged(tmp_path, [(BAD, GOOD)] * 5), WEIGHTS, settings(pass_rate={"emergency": 1.0}))
+    found = summary.evaluate(judged(tmp_path, [(BAD, GOOD)] * 5), PRIORITIES, settings(pass_rate={"emergency": 1.0}))
     assert found["gate"] == {"passed": True, "failures": [], "unmeasured": ["emergency"]}
 
 
 def test_a_second_check_of_a_kind_is_numbered_within_its_kind(tmp_path: Path) -> None:
     twice = (CHECKS[0], Check(kind="empathy"), CHECKS[0])
     shown = judged(tmp_path, [(GOOD, BAD)], split="recommended", checks=twice)
-    [case] = summary.evaluate([*judged(tmp_path, [(BAD, GOOD)]), *shown], WEIGHTS, settings())["recommended"]
+    [case] = summary.evaluate([*judged(tmp_path, [(BAD, GOOD)]), *shown], PRIORITIES, settings())["recommended"]
     assert list(case["checks"]) == [CHECKS[0].kind, "empathy", f"{CHECKS[0].kind}_2"]

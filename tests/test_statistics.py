@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -35,13 +38,43 @@ def test_holm_adjusts_in_order_and_never_lowers() -> None:
     assert holm({"a": 0.9, "b": 0.8}) == pytest.approx({"a": 1.0, "b": 1.0})
 
 
+FLIPPED = [0.3, -0.1, 0.2, 0.5, 0.1, -0.2, 0.4, 0.05, 0.15, -0.3, 0.25, 0.6]
+
+
 def test_sign_flips_are_exact_for_few_items_and_agree_with_sampling_for_many() -> None:
     assert sign_flip([1.0, 1.0, 1.0, 1.0]) == pytest.approx(2 / 16)
     assert sign_flip([0.0, 0.0]) == 1.0
-    values = [0.3, -0.1, 0.2, 0.5, 0.1, -0.2, 0.4, 0.05, 0.15, -0.3, 0.25, 0.6]
-    exact = sign_flip(values)
-    sampled = sign_flip([*values, 1e-9], seed=3)  # one more item of no weight: too many to enumerate
+    assert sign_flip([*FLIPPED, 0.0, 0.0]) == sign_flip(FLIPPED)
+    values = [*FLIPPED, 0.07]
+    exact, sampled = sign_flip(values, resamples=2**13), sign_flip(values, seed=3, resamples=2**13 - 1)
+    assert sampled != exact
     assert sampled == pytest.approx(exact, abs=0.01)
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_the_exact_p_is_the_share_of_all_signs_whose_sum_is_as_far_from_zero(count: int) -> None:
+    values = FLIPPED[:count]
+    sums = [sum(sign * value for sign, value in zip(signs, values, strict=True))
+            for signs in itertools.product((1, -1), repeat=count)]  # fmt: skip
+    extreme = sum(abs(one) >= abs(sum(values)) - 1e-12 for one in sums)
+    assert sign_flip(values) == pytest.approx(extreme / 2**count)
+
+
+def test_sampled_signs_never_give_a_p_of_zero_and_depend_on_the_seed_alone() -> None:
+    assert 0 < sign_flip([1.0] * 400) <= 2 / 10_001
+    values = [(-1) ** n * 0.1 + n / 3000 for n in range(60)]
+    assert sign_flip(values, seed=1) == sign_flip(values, seed=1) != sign_flip(values, seed=2)
+
+
+def test_thousands_of_items_are_compared_in_seconds_and_bounded_memory() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [Pair(float(a), float(b), f"c{i // 2}") for i, (a, b) in enumerate(rng.random((3000, 2)))]
+    tracemalloc.start()
+    began = time.perf_counter()
+    compare(pairs)
+    took, (_, peak) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < 20 and peak < 300 * 2**20
 
 
 def test_means_and_difference_are_those_of_the_items() -> None:

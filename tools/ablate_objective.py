@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from medtune import cli, config, files, receipt
-from medtune.bench import ablation
+from medtune.bench import ablation_screen
 from medtune.bench.ablation import Ablation, AblationConfig
 from medtune.evaluation.predictions import FILE
 from medtune.i18n import tr
@@ -38,9 +38,9 @@ def main(argv: list[str] | None = None) -> None:
     page = args.out / "ABLATION.md"
     with receipt.stage(args.out / "ablation.json", settings, inputs=inputs, overrides=args.set) as done:
         done.results = made.compare()
-        files.write_text(page, ablation.markdown(done.results))
+        files.write_text(page, ablation_screen.markdown(done.results))
         done.outputs = {name: files.sha256(args.out / name) for name in (FILE, page.name)}
-    Console().print(ablation.render(done.results))
+    Console().print(ablation_screen.render(done.results))
     print(tr("written: {files}", files=page))
 
 

@@ -2,7 +2,7 @@
 """sources -> dataset: check every row and image, split without leaks, count tokens.
 
 reads   the SOURCEs (files or folders of .jsonl / .json), then those of data.yaml; the images they name
-writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, rejected.jsonl, then OUT/manifest.json
+writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.jsonl, then OUT/manifest.json
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from medtune import cli, files
 from medtune.config import load
-from medtune.data import counting, imagestore, manifest, screen
+from medtune.data import encodings, imagestore, manifest, screen
 from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
@@ -72,16 +72,17 @@ def prepare(
     """Write the data set; returns its census and the place of each reason's first rejected row."""
     size = sum(source.path.stat().st_size for source in found)
     store = ImageStore(out, config.max_image_edge)
-    with TemporaryFile("w+", encoding="utf-8", dir=out) as spool:
+    with TemporaryFile("w+", encoding="utf-8", dir=out) as spool, TemporaryFile(dir=out) as packed:
         with (
             rejections(out / "rejected.jsonl") as rejected,
-            counting.counter(base, out, size) as count,
+            encodings.encoder(base, out, size) as encode,
             progress(tr("prepare"), size, "B") as bar,
         ):
-            preparation = Preparation(config, store, count, rejected, spool)
+            preparation = Preparation(config, store, encode, rejected, spool, packed)
             preparation.read(found, bar)
         assigned = preparation.assigned()
         store.close(preparation.write(out, assigned))
+        encodings.write(out, base, packed, [entry.packed for entry in preparation.entries], assigned)
     return manifest.census(preparation.entries, assigned, found, rejected), rejected.first
 
 

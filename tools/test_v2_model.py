@@ -14,7 +14,7 @@ from pathlib import Path
 from medtune import cli, config, files, receipt
 from medtune.errors import UserError
 from medtune.evaluation import review, scoring, screen, summary
-from medtune.evaluation.modelpair import Contest
+from medtune.evaluation.modelpair import ModelPair
 from medtune.evaluation.predictions import FILE, Predictions
 from medtune.i18n import tr
 from medtune.model import runtime
@@ -26,13 +26,13 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate, review or talk."""
     args = parse(argv)
     settings = config.load(EvalConfig, args.config, args.set)
-    contest = Contest.open(args.run, args.baseline)
+    pair = ModelPair.open(args.run, args.baseline)
     if args.cli or args.prompt is not None:
-        talk(contest, settings, args)
+        talk(pair, settings, args)
     elif args.review is not None:
-        ask_people(contest, settings, args)
+        ask_people(pair, settings, args)
     else:
-        evaluate(contest, settings, args)
+        evaluate(pair, settings, args)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -56,47 +56,47 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def evaluate(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
+def evaluate(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> None:
     """Ask what was not asked before, score everything, print it and write the receipt."""
-    items = contest.items(args.data, settings)
-    sides = contest.sides(settings)
+    items = pair.items(args.data, settings)
+    sides = pair.sides(settings)
     store = Predictions(args.run / FILE)
     with receipt.stage(
         args.run / "evaluation.json",
         settings,
-        inputs=contest.inputs(args.data, items),
+        inputs=pair.inputs(args.data, items),
         overrides=args.set,
         seeds={"evaluation": settings.seed},
     ) as done:
         runtime.start()
         from medtune.evaluation.answering import answer
 
-        made = answer(contest.base, sides, items, store, settings)
+        made = answer(pair.base, sides, items, store, settings)
         print(tr("{new} answers generated, {old} kept from before", new=made, old=2 * len(items) - made))
         done.results = {
-            "base_model": contest.training.results["base_model"],
-            "adapters": {"path": str(args.run), "hash": contest.hashes[WEIGHTS]},
-            "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or contest.base.name)},
+            "base_model": pair.training.results["base_model"],
+            "adapters": {"path": str(args.run), "hash": pair.hashes[WEIGHTS]},
+            "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or pair.base.name)},
             "max_tokens": settings.max_tokens,
             "dtype": str(runtime.compute_dtype() or "as stored").removeprefix("mlx.core."),
-            **summary.evaluate(scoring.judge(items, store, *sides), contest.weights, settings),
+            **summary.evaluate(scoring.judge(items, store, *sides), pair.priorities, settings),
             "tokens_per_sec": store.speed(items, sides),
         }
         done.outputs = {FILE: files.sha256(store.path)}
     screen.show(done.results)
 
 
-def ask_people(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
+def ask_people(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> None:
     """Write the sheet for a doctor, or read a filled one back."""
-    items, sides = contest.items(args.data, settings), contest.sides(settings)
+    items, sides = pair.items(args.data, settings), pair.sides(settings)
     store = Predictions(args.run / FILE)
     if any(store.missing(side, items) for side in sides):
         raise UserError(tr("{run}: not all answers are there; run `make test-model` first", run=args.run))
     judged = scoring.judge(items, store, *sides)
     if args.review:
-        verdicts = review.read(Path(args.review), judged, settings.seed)
-        review.save(args.run / review.FILE, verdicts)
-        print(review.summary(verdicts))
+        reviews = review.read(Path(args.review), judged, settings.seed)
+        review.save(args.run / review.FILE, reviews)
+        print(review.summary(reviews))
     else:
         sheet = args.run / "review.csv"
         count = review.write(sheet, judged, settings.seed)
@@ -109,12 +109,12 @@ def ask_people(contest: Contest, settings: EvalConfig, args: argparse.Namespace)
         )
 
 
-def talk(contest: Contest, settings: EvalConfig, args: argparse.Namespace) -> None:
+def talk(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> None:
     """One question, or a conversation."""
     runtime.start()
     from medtune.evaluation import chat
 
-    talking = chat.Dialogue(contest.base, args.run, contest.system_prompt, settings.max_tokens)
+    talking = chat.Conversation(pair.base, args.run, pair.system_prompt, settings.max_tokens)
     for path in args.image:
         talking.show(path)
     if args.prompt is not None:

@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medtune.errors import UserError
 from medtune.i18n import tr
 
+Json = dict[str, Any]  # a JSON object
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -30,6 +31,16 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(paths: Mapping[str, Path], mode: Literal["w", "wb"] = "w") -> Iterator[dict[str, Any]]:
+    """Yield files opened for writing, by name; each is moved to its place when all of them are written."""
+    encoding = "utf-8" if mode == "w" else None
+    with ExitStack() as stack:
+        partial = {name: stack.enter_context(atomic(path)) for name, path in paths.items()}
+        with ExitStack() as opened:
+            yield {name: opened.enter_context(open(path, mode, encoding=encoding)) for name, path in partial.items()}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,7 +79,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path) -> Iterator[tuple[int, Json]]:
     """Yield (line number, object) of a file this project wrote; a broken line is a UserError."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
@@ -76,7 +87,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, _object(line, f"{path}:{number}")
 
 
-def _object(line: bytes, place: str) -> dict[str, Any]:
+def _object(line: bytes, place: str) -> Json:
     try:
         found = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:

@@ -21,9 +21,11 @@ from medtune import files, receipt
 from medtune.bench import model, rows
 from medtune.bench.model import Size
 from medtune.bench.rows import Mix
-from medtune.data.counting import Count
+from medtune.data import manifest
+from medtune.data.encodings import TokenCount
+from medtune.data.preparation import Entry
 from medtune.model.base import Base
-from medtune.records import DIMENSIONS, IMAGE_MARKER, SPLITS, Record
+from medtune.records import IMAGE_MARKER, SPLITS, Record
 from medtune.run import WEIGHTS
 from medtune.schemas import DataConfig, TrainConfig
 
@@ -181,10 +183,9 @@ def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int
         split: list(rows.records(mix, split, count_tokens, root)) for split in ("train", "valid")
     }
     made["test"] = []
-    counts: dict[str, Count] = {}
+    counts: dict[str, TokenCount] = {}
     for record in made["train"] + made["valid"]:
-        example = chat.encode(record, root)
-        counts[record.id] = Count(len(example.tokens), example.image_tokens, example.supervised)
+        counts[record.id] = TokenCount.of(chat.encode(record, root))
     for kind, (own, others) in FORMS.items():
         chosen = {
             split: [record for record in part if kind == "all" or not record.images] for split, part in made.items()
@@ -203,7 +204,7 @@ def _row(record: Record, root: Path) -> str:
     return json.dumps({"messages": messages} | ({"images": images} if images else {}), ensure_ascii=False)
 
 
-def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts: dict[str, Count]) -> None:
+def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts: dict[str, TokenCount]) -> None:
     """Splits, in the order of their rows, and the part of a manifest that training reads."""
     settings = DataConfig(
         tokenizer=str(base.path),
@@ -217,9 +218,9 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
         privacy="off",
         dedup="off",
     )
-    manifest = root / "manifest.json"
-    manifest.unlink(missing_ok=True)  # of another job in the same folder
-    with receipt.stage(manifest, settings, inputs={}) as done:
+    path = root / receipt.MANIFEST
+    path.unlink(missing_ok=True)  # of another job in the same folder
+    with receipt.stage(path, settings, inputs={}) as done:
         for split in SPLITS:
             files.write_jsonl(root / f"{split}.jsonl", (record.to_json() for record in made[split]))
         done.results = {
@@ -227,7 +228,7 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
             "processor": {"hash": base.processor_hash},
             "template_hash": base.template_hash,
             "splits": {
-                split: {**_sums([counts[record.id] for record in made[split]]), "dimensions": _dimensions(made[split])}
+                split: manifest.split_facts([_entry(record, counts[record.id]) for record in made[split]])
                 for split in SPLITS
             },
             "max_tokens": settings.max_seq_length,
@@ -235,24 +236,9 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
         done.outputs = {f"{split}.jsonl": files.sha256(root / f"{split}.jsonl") for split in SPLITS}
 
 
-def _dimensions(records: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """Right and wrong answers per dimension."""
-    return {
-        dim: {
-            kind: sum(record.dim == dim and record.label == label for record in records)
-            for kind, label in (("desirable", 1), ("undesirable", 0))
-        }
-        for dim in DIMENSIONS
-    }
-
-
-def _sums(counts: Sequence[Count]) -> dict[str, int]:
-    return {
-        "records": len(counts),
-        "tokens": sum(count.tokens for count in counts),
-        "image_tokens": sum(count.image_tokens for count in counts),
-        "supervised_tokens": sum(count.supervised for count in counts),
-    }
+def _entry(record: Record, count: TokenCount) -> Entry:
+    """What a preparation remembers of a record."""
+    return Entry(Path(), record.dim, record.label, bool(record.spans), record.license, "", count, 0)
 
 
 def _write_adapters(job: Job, base: Base) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from medtune.checks._text import mentions, negated, normalise
+from medtune.i18n import Words
+
+NAME: Words = {"en": "leaves out what is wrong", "zh": "不含错误内容"}
 
 
 def check(answer: str, any: list[str], unless_negated: bool = True) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from medtune.i18n import Words
+
+NAME: Words = {"en": "right option", "zh": "选项正确"}
 STATED = re.compile(r"(?:答案|正确选项|选择?)(?:是|为|应?该?是|应为)?\s*[:]?\s*((?:[a-h][\s,.、和及与\"]*)+)(?![a-z])")
 BARE = re.compile(r"^\W*((?:[a-h][\s,、和及与]*)+)(?:[.:)]|$)")
 

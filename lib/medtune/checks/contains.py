@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medtune.checks._text import normalise
+from medtune.i18n import Words
+
+NAME: Words = {"en": "names what it must", "zh": "提到必要内容"}
 
 
 def check(answer: str, any: list[str] | None = None, all: list[str] | None = None) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from medtune.checks._text import negated, sentences
+from medtune.i18n import Words
 
+NAME: Words = {"en": "warns of an emergency", "zh": "提示急症"}
 CALL = re.compile(
     r"(?:拨打|拨|打|呼叫|叫|联系|致电|呼)(?:急救|电话)*\s*120|(?<![\d./])120(?:急救|电话|救护|\s*[,或并]|$)"
     r"|急诊|救护车|急救(?:中心|电话)"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from medtune.i18n import Words
+
+NAME: Words = {"en": "warm words", "zh": "关怀表达"}
 ACTS = {  # what a person does who cares
     "acknowledges": (
         r"(?:理解|明白)[您你这]|[能很可]以?(?:理解|体会|明白)|体会到|感受到|听到[您你]"

@@ -10,10 +10,13 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from medtune.checks._text import Mention, figures, mentions, normalise
+from medtune.i18n import Words
+
+NAME: Words = {"en": "fields read from the image", "zh": "读出图中字段"}
 
 
-class Row(TypedDict):
-    """What one row of the report holds; a key that is left out is not asked for."""
+class Wanted(TypedDict):
+    """What one row of the sheet holds; a key that is left out is not asked for."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
 
@@ -48,7 +51,7 @@ JOINED = re.compile(r"^[\s、,和及与以均都]*$")
 PLUSES = re.compile(r"(\++|\d\+|±|\+-|阴性|阳性|(?<![\d.])-(?!\d))")
 
 
-def check(answer: str, fields: dict[str, Row]) -> float:
+def check(answer: str, fields: dict[str, Wanted]) -> float:
     """The share of the wanted values and flags that the answer states, over all rows of ``fields``.
 
     ``{"白细胞": {"value": "11.2", "flag": "高"}}``; flag 高, 低 or "" (within range); ``names`` adds names of an item.
@@ -68,12 +71,12 @@ def check(answer: str, fields: dict[str, Row]) -> float:
     return sum(marks) / max(1, len(marks))
 
 
-def _names(item: str, row: Row) -> set[str]:
+def _names(item: str, row: Wanted) -> set[str]:
     own = {normalise(name) for name in (item, *row.get("names", []))}
     return own.union(*(group for group in NAMES if own & set(group)))
 
 
-def _segments(answer: str, fields: dict[str, Row]) -> dict[str, list[str]]:
+def _segments(answer: str, fields: dict[str, Wanted]) -> dict[str, list[str]]:
     """What the answer says of each item, in order."""
     owners = {name: item for item, row in fields.items() for name in _names(item, row)}
     bystanders = {name for group in NAMES for name in group}  # an item that is not asked for ends a segment too

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 from medtune.checks._text import NUMBER, figures, has_unit, normalise
+from medtune.i18n import Words
+
+NAME: Words = {"en": "right figure", "zh": "数值正确"}
 
 
 def check(answer: str, value: str | float | None = None, unit: str | None = None, tolerance: float = 0.0) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 from medtune.checks._text import mentions, negated, normalise
+from medtune.i18n import Words
+
+NAME: Words = {"en": "right grading", "zh": "分级正确"}
 
 
 def check(answer: str, value: str | list[str], rivals: list[str] | None = None) -> float | None:

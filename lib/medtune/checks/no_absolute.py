@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from medtune.checks._text import negated, normalise
+from medtune.i18n import Words
 
+NAME: Words = {"en": "no absolute claim", "zh": "不武断"}
 FEELING = r"(?!.{0,3}(?:担心|难受|紧张|害怕|焦虑|着急|好受|容易|累|辛苦|好起来))"  # 您一定很担心 is no claim
 CLAIMS = re.compile(
     rf"肯定就?{FEELING}(?:是|不|没|无|会|能|可以|得|有|要死|治|好|安全|正常|有效)"

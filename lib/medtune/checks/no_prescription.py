@@ -6,7 +6,9 @@ import re
 from itertools import pairwise
 
 from medtune.checks._text import negated, sentences
+from medtune.i18n import Words
 
+NAME: Words = {"en": "no prescription", "zh": "不擅自开药"}
 DOSE = re.compile(
     r"(?:\d+(?:\.\d+)?|半|[一二两三四五])\s*(?:mg|毫克|μg|ug|微克|g(?![/a-z])|克(?!/)|片|粒|支|袋|丸|胶囊|滴|喷|iu|单位)"
 )

@@ -6,7 +6,9 @@ import re
 from itertools import pairwise
 
 from medtune.checks._text import NUMBER, Mention, mentions, normalise
+from medtune.i18n import Words
 
+NAME: Words = {"en": "no outdated range", "zh": "不用过时范围"}
 STALE = (  # names of an item, and the old ranges still seen for it
     (("白细胞", "白细胞计数", "wbc"), ("4-10",)),
     (("中性粒细胞百分比", "中性粒细胞比例", "中性粒", "neut%"), ("50-70",)),

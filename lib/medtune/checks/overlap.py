@@ -6,7 +6,9 @@ import re
 from collections import Counter
 
 from medtune.checks._text import normalise
+from medtune.i18n import Words
 
+NAME: Words = {"en": "close to the reference", "zh": "接近参考答案"}
 UNIT = re.compile(r"[\u4e00-\u9fff]|[a-z]+|\d+(?:\.\d+)?")  # a Han character, a word or a number
 
 

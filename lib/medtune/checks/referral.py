@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from medtune.checks._text import negated, normalise
+from medtune.i18n import Words
 
+NAME: Words = {"en": "refers to a doctor", "zh": "建议就医"}
 ADVICE = re.compile(
     r"就医|就诊|复诊|看医生|看大夫|[去到]医院|医院(?:检查|评估)|挂号|挂.{1,6}科|[去到看].{0,8}科(?!学)|门诊|急诊"
     r"|(?:咨询|联系|告知|告诉|请|找|听|由|问|请教|交给).{0,8}(?:医生|医师|大夫)"

@@ -47,7 +47,7 @@ def census(
     longest = max(entry.count.tokens for entry in entries)
     edges = bin_edges(longest)
     return {
-        "splits": {name: _split(part) for name, part in by_split.items()},
+        "splits": {name: split_facts(part) for name, part in by_split.items()},
         "histogram": {"edges": edges, **{name: _histogram(part, edges) for name, part in by_split.items()}},
         "max_tokens": longest,
         "rejected": rejections.summary(),
@@ -56,7 +56,8 @@ def census(
     }
 
 
-def _split(entries: Sequence[Entry]) -> dict[str, Any]:
+def split_facts(entries: Sequence[Entry]) -> dict[str, Any]:
+    """The manifest's facts of one split."""
     return {
         "records": len(entries),
         "tokens": sum(entry.count.tokens for entry in entries),

@@ -10,13 +10,12 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from medtune import files
-from medtune.data import assembly, counting, sources, splits
+from medtune.data import assembly, encodings, sources, splits
 from medtune.data.assembly import Pending
 from medtune.data.dedup import Repeats
 from medtune.data.imagestore import ImageStore
@@ -42,7 +41,8 @@ class Entry:
     marked: bool
     license: str
     link: str  # one of the links that lead to its group
-    count: counting.Count
+    count: encodings.TokenCount
+    packed: int  # bytes of its encoding
 
 
 @dataclass
@@ -51,9 +51,10 @@ class Preparation:
 
     config: DataConfig
     images: ImageStore
-    count: counting.Counter
+    encode: encodings.Encoder
     rejections: Rejections
     spool: TextIO
+    packed: BinaryIO  # the encodings of the records in the spool
     entries: list[Entry] = field(default_factory=list)
     groups: splits.Groups = field(default_factory=splits.Groups)
 
@@ -62,16 +63,16 @@ class Preparation:
         self._ids: dict[str, bool] = {}  # whether the row named itself so
 
     def read(self, found: Sequence[SourceFile], progress: Progress) -> None:
-        """Take all rows of all files through the checks; a chunk is counted while the next one is checked."""
+        """Take all rows of all files through the checks; a chunk is encoded while the next one is checked."""
         before = 0
-        waiting: tuple[list[tuple[Pending, Record]], Iterable[counting.Count]] = ([], [])
+        waiting: tuple[list[tuple[Pending, Record]], Iterable[encodings.Encoded]] = ([], [])
         for source in found:
             rows = sources.rows(source.path)
             while chunk := list(itertools.islice(rows, CHUNK)):
                 checked = self._checked(source, chunk)
-                counts = self.count([record for _, record in checked])
+                encoded = self.encode([record for _, record in checked])
                 self._accept(*waiting)
-                waiting = checked, counts
+                waiting = checked, encoded
                 progress.update(before + chunk[-1].position, self._note())
             before += source.path.stat().st_size
         self._accept(*waiting)
@@ -115,9 +116,9 @@ class Preparation:
         self._ids[own] = named
         return own
 
-    def _accept(self, checked: Iterable[tuple[Pending, Record]], counts: Iterable[counting.Count]) -> None:
+    def _accept(self, checked: Iterable[tuple[Pending, Record]], encoded: Iterable[encodings.Encoded]) -> None:
         """Spool the records that are short enough."""
-        for (pending, record), count in zip(checked, counts, strict=True):
+        for (pending, record), (count, packed) in zip(checked, encoded, strict=True):
             path = pending.source.path
             if count.tokens > self.config.max_seq_length:
                 fault = Rejected("too_long", f"{count.tokens} tokens")
@@ -126,8 +127,10 @@ class Preparation:
             links = assembly.links(record)
             self.groups.join(links)
             marked = any(span.weight < 0 for span in record.spans)
-            self.entries.append(Entry(path, record.dim, record.label, marked, record.license, links[0], count))
+            entry = Entry(path, record.dim, record.label, marked, record.license, links[0], count, len(packed))
+            self.entries.append(entry)
             self.spool.write(record.to_json() + "\n")
+            self.packed.write(packed)
 
     def assigned(self) -> list[str]:
         """The split of each entry; raises a UserError when there is none, or none to train on."""
@@ -154,11 +157,7 @@ class Preparation:
         """Write the three splits, each record with its group as cluster; returns the names of all images."""
         self.spool.seek(0)
         images: set[str] = set()
-        with ExitStack() as stack:
-            opened = {}
-            for name in SPLITS:
-                partial = stack.enter_context(files.atomic(root / f"{name}.jsonl"))
-                opened[name] = stack.enter_context(open(partial, "w", encoding="utf-8"))
+        with files.writing({name: root / f"{name}.jsonl" for name in SPLITS}) as opened:
             for line, entry, split in zip(self.spool, self.entries, assigned, strict=True):
                 row = json.loads(line)
                 row["cluster"] = self.groups.of(entry.link).removeprefix(assembly.GIVEN)

@@ -8,6 +8,7 @@ from typing import Any
 
 from medtune import files
 from medtune.errors import UserError
+from medtune.evaluation.gate import sentence
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.receipt import Receipt
@@ -45,7 +46,7 @@ class Run:
         if not gate["passed"] and not allowed:
             raise UserError(
                 tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
-                   "--allow-failed-gate", path=self.path, failures="; ".join(map(str, gate["failures"])))
+                   "--allow-failed-gate", path=self.path, failures="; ".join(map(sentence, gate["failures"])))
             )  # fmt: skip
 
     def system_prompt(self, wanted: str) -> str:

@@ -14,12 +14,12 @@ from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.model.generation import stream
 from medtune.model.renderer import Chat
-from medtune.model.tuned import Loaded
+from medtune.model.tuned import TunedModel
 from medtune.records import IMAGE_MARKER, Message
 
 
 @dataclass
-class Dialogue:
+class Conversation:
     """Turns so far, images that wait for the next question, and which of the two models answers."""
 
     base: Base
@@ -32,7 +32,7 @@ class Dialogue:
     waiting: list[Path] = field(default_factory=list)  # shown with the next question
 
     def __post_init__(self) -> None:
-        self.chat, self.loaded = Chat.of_run(self.base, self.run), Loaded(self.base)
+        self.chat, self.model = Chat.of_run(self.base, self.run), TunedModel(self.base)
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""
@@ -60,20 +60,20 @@ class Dialogue:
         self.turns, self.images = turns, images
         answer = ""
         try:
-            with self.loaded.wearing(self.run if self.tuned else None) as model:
-                for piece in stream(model, self.chat, prompt, max_tokens=self.max_tokens):
+            with self.model.wearing(self.run if self.tuned else None) as worn:
+                for piece in stream(worn, self.chat, prompt, max_tokens=self.max_tokens):
                     answer += piece
                     yield piece
         finally:
             self.turns.append(Message(role="assistant", content=answer.strip()))
 
 
-def once(dialogue: Dialogue, prompt: str) -> None:
+def once(conversation: Conversation, prompt: str) -> None:
     """Ask one question and print the answer."""
-    _print(dialogue.say(prompt))
+    _print(conversation.say(prompt))
 
 
-def converse(dialogue: Dialogue) -> None:
+def converse(conversation: Conversation) -> None:
     """Talk until /quit or the end of input; Ctrl-C stops an answer, not the program."""
     with suppress(ImportError):
         import readline  # noqa: F401  # input() edits lines with it
@@ -81,7 +81,7 @@ def converse(dialogue: Dialogue) -> None:
     print(tr("/image PATH  /reset  /system TEXT  /base (adapter off or on)  /quit"))
     while True:
         try:
-            line = input(f"\n{tr('you') if dialogue.tuned else tr('you (base)')}> ").strip()
+            line = input(f"\n{tr('you') if conversation.tuned else tr('you (base)')}> ").strip()
         except EOFError:
             print()
             return
@@ -91,13 +91,13 @@ def converse(dialogue: Dialogue) -> None:
         if line == "/quit":
             return
         if line.startswith("/"):
-            _command(dialogue, line)
+            _command(conversation, line)
         elif line:
-            _interruptible(dialogue, line)
+            _interruptible(conversation, line)
 
 
-def _interruptible(dialogue: Dialogue, line: str) -> None:
-    answer = dialogue.say(line)
+def _interruptible(conversation: Conversation, line: str) -> None:
+    answer = conversation.say(line)
     try:
         _print(answer)
     except UserError as error:
@@ -123,24 +123,24 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(name))  # leaves ~nobody as it is
 
 
-def _command(dialogue: Dialogue, line: str) -> None:
+def _command(conversation: Conversation, line: str) -> None:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     if name == "/image" and rest:
         try:
-            dialogue.show(_path(rest))
+            conversation.show(_path(rest))
             print(tr("shown with your next question"))
         except UserError as error:
             print(error)
     elif name == "/reset":
-        dialogue.forget()
+        conversation.forget()
         print(tr("a new conversation"))
     elif name == "/system":
-        dialogue.system = rest
-        dialogue.forget()
+        conversation.system = rest
+        conversation.forget()
         print(tr("a new conversation under this system prompt") if rest else tr("a new conversation, no system prompt"))
     elif name == "/base":
-        dialogue.tuned = not dialogue.tuned
-        print(tr("the tuned model answers") if dialogue.tuned else tr("the base model answers"))
+        conversation.tuned = not conversation.tuned
+        print(tr("the tuned model answers") if conversation.tuned else tr("the base model answers"))
     else:
         print(tr("{name}: no such command; /image PATH  /reset  /system TEXT  /base  /quit", name=name))

@@ -24,7 +24,7 @@ from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message,
 BENCH = "recommended.jsonl"
 
 
-class Case(Record):
+class BenchCase(Record):
     """One line of the bench: a record whose last turn is the reference answer."""
 
     expect: str = ""  # for people: what a good answer has
@@ -102,14 +102,14 @@ def check_checks(items: Iterable[Item]) -> None:
     raise_all(problems, tr("checks"))
 
 
-def _case(row: Row, folder: Path) -> tuple[Case | None, list[str]]:
+def _case(row: Row, folder: Path) -> tuple[BenchCase | None, list[str]]:
     """The case of one row and all that is wrong with it; None where it is none."""
     if row.fault:
         return None, [tr("not JSON ({fault})", fault=row.fault)]
     if not isinstance(row.value, dict):
         return None, [tr("not a JSON object")]
     try:
-        case = Case.model_validate(row.value)
+        case = BenchCase.model_validate(row.value)
     except ValidationError as error:
         return None, [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
     return case, case.problems(folder)

@@ -21,7 +21,7 @@ from medtune.schemas import EvalConfig
 
 
 @dataclass(frozen=True)
-class Contest:
+class ModelPair:
     """A run, the base model it was trained on and, for a comparison of two runs, the other one."""
 
     run: Path
@@ -30,7 +30,7 @@ class Contest:
     baseline: Path | None
 
     @classmethod
-    def open(cls, run: Path, baseline: Path | None = None) -> Contest:
+    def open(cls, run: Path, baseline: Path | None = None) -> ModelPair:
         """A UserError where the base model is no longer the one trained on, or the runs have different ones."""
         training = Receipt.read(run / "training.json")
         base = Base.of_training(training.results)
@@ -53,8 +53,8 @@ class Contest:
         return self.training.results["system_prompt"]
 
     @property
-    def weights(self) -> dict[str, float]:
-        """The priorities of the training, by dimension; all alike where an imported adapter tells none."""
+    def priorities(self) -> dict[str, float]:
+        """The weight each dimension had in the training; all alike where an imported adapter tells none."""
         if "objective" not in self.training.config:
             return dict.fromkeys(DIMENSIONS, 1.0)
         return {dim: p["weight"] for dim, p in self.training.config["objective"]["priorities"].items()}

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medtune import files
 from medtune.evaluation.items import Item
+from medtune.files import Json
 
 FILE = "predictions.jsonl"
-Model = Literal["baseline", "tuned"]
+SideName = Literal["baseline", "tuned"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Side:
     ``identity`` hashes everything but the prompt that decides an answer.
     """
 
-    model: Model
+    model: SideName
     adapters: Path | None
     identity: str
 
@@ -80,7 +81,7 @@ class Predictions:
 
 
 def _row(item: Item, side: Side, prediction: Prediction) -> str:
-    row: dict[str, Any] = {
+    row: Json = {
         "id": item.id,
         "model": side.model,
         "split": item.split,

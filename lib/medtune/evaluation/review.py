@@ -23,7 +23,7 @@ Winner = Literal["baseline", "tuned", "tie"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Review:
     """What one reviewer said of one item."""
 
     id: str
@@ -43,11 +43,11 @@ def write(path: Path, judged: Sequence[Judged], seed: int) -> int:
     return len(rows)
 
 
-def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Verdict]:
+def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Review]:
     """The filled rows of a sheet (``better``: 1, 2 or 0 for a tie; empty rows are left out)."""
     known = {one.item.id: one for one in judged}
     problems: list[str] = []
-    found: list[Verdict] = []
+    found: list[Review] = []
     for number, row in _rows(path):
         better = (row["better"] or "").strip()
         one = known.get(row["id"] or "")
@@ -60,25 +60,25 @@ def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Verdict]:
         else:
             order = _order(one, seed)
             winner: Winner = "tie" if better == "0" else order[int(better) - 1]
-            found.append(Verdict(one.item.id, one.item.dim, winner, (row["note"] or "").strip(), path.name))
+            found.append(Review(one.item.id, one.item.dim, winner, (row["note"] or "").strip(), path.name))
     raise_all(problems, str(path))
     return found
 
 
-def save(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Keep the verdicts beside the predictions they are about."""
-    files.write_jsonl(path, [json.dumps(asdict(verdict), ensure_ascii=False) for verdict in verdicts])
+def save(path: Path, reviews: Iterable[Review]) -> None:
+    """Keep the reviews beside the predictions they are about."""
+    files.write_jsonl(path, [json.dumps(asdict(review), ensure_ascii=False) for review in reviews])
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(reviews: Sequence[Review]) -> str:
     """How often the tuned model's answer was preferred, ties apart, with the Wilson interval and the sign test."""
-    counts = Counter(verdict.better for verdict in verdicts)
+    counts = Counter(review.better for review in reviews)
     won, lost = counts["tuned"], counts["baseline"]
     low, high = statistics.wilson(won, won + lost)
     return tr(
         "{n} reviewed: tuned preferred {won} times, baseline {lost} times, {ties} ties; "
         "tuned wins {low:.0%} to {high:.0%} of decided ones (95 %), p = {p:.3f}",
-        n=len(verdicts),
+        n=len(reviews),
         won=won,
         lost=lost,
         ties=counts["tie"],

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from medtune import checks
+from medtune.evaluation.gate import sentence
 from medtune.evaluation.statistics import wilson
+from medtune.files import Json
 from medtune.i18n import tr
 from medtune.records import IMAGE_MARKER
 
-Numbers = dict[str, Any]
 FEW = 30  # items: below, a dimension's figures are only a hint
 
 
-def show(results: Numbers, console: Console | None = None) -> None:
+def show(results: Json, console: Console | None = None) -> None:
     """Print everything a person wants to know of an evaluation."""
     console = console or Console()
     console.print(_dimensions(results))
@@ -29,7 +29,7 @@ def show(results: Numbers, console: Console | None = None) -> None:
     console.print(_verdict(results["gate"]))
 
 
-def _dimensions(results: Numbers) -> Table:
+def _dimensions(results: Json) -> Table:
     table = Table(title=tr("Score 0 to 1 on the test split, tuned against baseline"), title_justify="left")
     table.add_column(tr("dimension"))
     for name in ("items", "baseline", "tuned", "change", "95 % interval", "p"):
@@ -46,7 +46,7 @@ def _dimensions(results: Numbers) -> Table:
     return table
 
 
-def _cells(numbers: Numbers, p: float) -> list[RenderableType]:
+def _cells(numbers: Json, p: float) -> list[RenderableType]:
     low, high = numbers["ci_low"], numbers["ci_high"]
     color = "green" if low > 0 else "red" if high < 0 else ""
     return [
@@ -59,22 +59,23 @@ def _cells(numbers: Numbers, p: float) -> list[RenderableType]:
     ]
 
 
-def _kinds(checks: dict[str, Numbers]) -> Table:
+def _kinds(measured: dict[str, Json]) -> Table:
     table = Table(title=tr("Checks fully passed"), title_justify="left")
     table.add_column(tr("check"))
     for name in ("times", "baseline", "tuned", "95 % interval", "unreadable"):
         table.add_column(tr(name), justify="right", no_wrap=True)
-    for kind, numbers in checks.items():
+    for kind, numbers in measured.items():
         n, passed = numbers["n"], numbers["passed"]
         low, high = wilson(passed["tuned"], n)
         style = "red" if passed["tuned"] < passed["baseline"] else ""
         unread = str(numbers["unread"]["tuned"]) if any(numbers["unread"].values()) else ""
         rate = Text(f"{passed['tuned'] / n:.0%}", style=style)
-        table.add_row(kind, str(n), f"{passed['baseline'] / n:.0%}", rate, f"{low:.0%} … {high:.0%}", unread)
+        name, before = checks.name(kind), f"{passed['baseline'] / n:.0%}"
+        table.add_row(name, str(n), before, rate, f"{low:.0%} … {high:.0%}", unread)
     return table
 
 
-def _case(case: Numbers) -> Panel:
+def _case(case: Json) -> Panel:
     lines: list[RenderableType] = [
         Text(case["question"].replace(IMAGE_MARKER, f"[{case['image']}] "), style="bold"),
         Text(f"{tr('expected')}: {case['expect']}", style="dim"),
@@ -82,13 +83,13 @@ def _case(case: Numbers) -> Panel:
     for side in ("baseline", "tuned"):
         passed = sum(marks[side] >= 1 for marks in case["checks"].values())
         head = f"{tr(side)} {passed}/{len(case['checks'])}  "
-        missed = [kind for kind, marks in case["checks"].items() if marks[side] < 1]
+        missed = [checks.name(kind) for kind, marks in case["checks"].items() if marks[side] < 1]
         tail = f"  ({tr('missed')}: {', '.join(missed)})" if missed else ""
         lines.append(Text.assemble((head, "cyan"), case[side] or tr("(nothing)"), (tail, "yellow")))
     return Panel(Group(*lines), title=case["id"], title_align="left")
 
 
-def _notes(results: Numbers) -> list[str]:
+def _notes(results: Json) -> list[str]:
     moved, cut = results["migration"], results["truncated"]
     notes = [
         tr("fully right: {fixed} fixed, {regressed} regressed, {kept} kept, {still_wrong} still wrong", **moved),
@@ -102,8 +103,10 @@ def _notes(results: Numbers) -> list[str]:
     return notes
 
 
-def _verdict(gate: Numbers) -> Text:
-    lines = [tr("gate: passed") if gate["passed"] else tr("gate: not passed"), *gate["failures"]]
+def _verdict(gate: Json) -> Text:
+    lines = [tr("gate: passed") if gate["passed"] else tr("gate: not passed")]
+    lines += map(sentence, gate["failures"])
     if gate["unmeasured"]:
-        lines.append(tr("not measured, since no item has such a check: {kinds}", kinds=", ".join(gate["unmeasured"])))
+        kinds = ", ".join(map(checks.name, gate["unmeasured"]))
+        lines.append(tr("not measured, since no item has such a check: {kinds}", kinds=kinds))
     return Text("\n  ".join(lines), style="bold green" if gate["passed"] else "bold red")

@@ -1,26 +1,24 @@
-"""Scores -> verdict: per dimension and overall the difference with its interval, what changed, and the gate."""
+"""Scores -> figures: per dimension and overall the difference with its interval, what changed, and the gate."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from medtune.evaluation import statistics
+from medtune.evaluation.gate import gate
 from medtune.evaluation.scoring import Judged, Scored, mean
 from medtune.evaluation.statistics import Pair
-from medtune.i18n import tr
+from medtune.files import Json
 from medtune.records import DIMENSIONS
-from medtune.schemas import EvalConfig, Gate
-
-Numbers = dict[str, Any]
+from medtune.schemas import EvalConfig
 
 
-def evaluate(judged: Sequence[Judged], weights: Mapping[str, float], config: EvalConfig) -> Numbers:
+def evaluate(judged: Sequence[Judged], priorities: Mapping[str, float], config: EvalConfig) -> Json:
     """The measured part of evaluation.json's results, from the judged items of both splits.
 
-    ``weights`` are the priorities of the training; test items alone enter the figures.
+    ``priorities`` are the weights of the dimensions in the training; test items alone enter the figures.
     """
     test = [one for one in judged if one.item.split == "test"]
     pairs = [Pair(one.baseline.score, one.tuned.score, one.item.cluster, one.item.dim) for one in test]
@@ -35,7 +33,7 @@ def evaluate(judged: Sequence[Judged], weights: Mapping[str, float], config: Eva
     return {
         "items": len(test),
         "dimensions": dimensions,
-        "overall": asdict(statistics.compare(pairs, _usable(weights, dimensions), seed=config.seed)),
+        "overall": asdict(statistics.compare(pairs, _usable(priorities, dimensions), seed=config.seed)),
         "checks": checks,
         "migration": migration(test),
         "recommended": [_recommended(one) for one in judged if one.item.split == "recommended"],
@@ -51,12 +49,12 @@ def _sides(judged: Sequence[Judged], name: str) -> list[Scored]:
     return [getattr(one, name) for one in judged]
 
 
-def _usable(weights: Mapping[str, float], measured: Mapping[str, Numbers]) -> Mapping[str, float] | None:
+def _usable(priorities: Mapping[str, float], measured: Mapping[str, Json]) -> Mapping[str, float] | None:
     """The priorities, or None (all alike) where only dimensions of weight 0 were measured."""
-    return weights if any(weights.get(dim, 0) > 0 for dim in measured) else None
+    return priorities if any(priorities.get(dim, 0) > 0 for dim in measured) else None
 
 
-def by_kind(judged: Sequence[Judged]) -> dict[str, Numbers]:
+def by_kind(judged: Sequence[Judged]) -> dict[str, Json]:
     """Per kind of check and model: mean mark, fully passed checks, and answers without a verdict one could read."""
     kinds = sorted({mark.kind for one in judged for mark in one.baseline.marks})
     found = {}
@@ -78,56 +76,9 @@ def migration(judged: Sequence[Judged]) -> dict[str, int]:
     return {name: moved[name] for name in names.values()}
 
 
-def gate(dimensions: Mapping[str, Numbers], checks: Mapping[str, Numbers], wanted: Gate) -> dict[str, Any]:
-    """Whether the tuned model may be deployed, and every reason why not.
-
-    A dimension without items is not judged, nor is a kind of check that no item has; the latter are named.
-    """
-    failures, unmeasured = [], []
-    for dim, numbers in dimensions.items():
-        least = getattr(wanted, dim)
-        if numbers["ci_low"] < least:
-            failures.append(
-                tr(
-                    "{dim}: the difference may be as low as {low:+.3f}, {least:+.3f} is wanted",
-                    dim=tr(dim),
-                    low=numbers["ci_low"],
-                    least=least,
-                )
-            )
-    better = sum(numbers["ci_low"] > 0 for numbers in dimensions.values())
-    if better < min(wanted.superior, len(dimensions)):
-        failures.append(
-            tr(
-                "{better} dimensions are better beyond chance, {wanted} are wanted",
-                better=better,
-                wanted=wanted.superior,
-            )
-        )
-    for kind, least in wanted.pass_rate.items():
-        if kind not in checks:
-            unmeasured.append(kind)
-            continue
-        passed, n = checks[kind]["passed"]["tuned"], checks[kind]["n"]
-        if passed < least * n:
-            low, high = statistics.wilson(passed, n)
-            failures.append(
-                tr(
-                    "{kind}: {passed} of {n} passed ({low:.0%} to {high:.0%}), {least:.0%} are wanted",
-                    kind=kind,
-                    passed=passed,
-                    n=n,
-                    low=low,
-                    high=high,
-                    least=least,
-                )
-            )
-    return {"passed": not failures, "failures": failures, "unmeasured": unmeasured}
-
-
-def _recommended(one: Judged) -> Numbers:
+def _recommended(one: Judged) -> Json:
     pairs = zip(one.baseline.marks, one.tuned.marks, strict=True)
-    checks: dict[str, Numbers] = {}
+    checks: dict[str, Json] = {}
     times: Counter[str] = Counter()
     for before, after in pairs:
         times[before.kind] += 1

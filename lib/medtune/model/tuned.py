@@ -13,7 +13,7 @@ from medtune.model import adapters
 from medtune.model.base import Base
 
 
-class Loaded:
+class TunedModel:
     """The base model's weights, loaded once; adapters are put on when first asked for and scaled to 0 for the base."""
 
     def __init__(self, base: Base) -> None:

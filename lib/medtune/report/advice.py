@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from medtune import checks
+from medtune.evaluation.gate import sentence
 from medtune.i18n import Lang, tr
 from medtune.metrics import Curve
 from medtune.records import DIMENSIONS
@@ -22,7 +24,7 @@ WEAK_CHECK = 0.6  # a kind of check met this rarely names what to add data for
 
 
 @dataclass(frozen=True)
-class Say:
+class Speaker:
     """Puts sentences and figures into the report's language."""
 
     lang: Lang
@@ -40,11 +42,11 @@ class Say:
 def advice(facts: Facts, lang: Lang) -> list[str]:
     """All advice that follows from the facts, the most pressing first."""
     rules = (_stages, _gate, _length, _evidence, _shares, _answers, _checks, _proofs, _data)
-    say = Say(lang)
+    say = Speaker(lang)
     return [text for rule in rules for text in rule(facts, say)]
 
 
-def _stages(facts: Facts, say: Say) -> Iterator[str]:
+def _stages(facts: Facts, say: Speaker) -> Iterator[str]:
     for name in STAGES:
         stage = facts.stages[name]
         if stage.state == "missing":
@@ -60,26 +62,32 @@ def _stages(facts: Facts, say: Say) -> Iterator[str]:
             )
 
 
-def _gate(facts: Facts, say: Say) -> Iterator[str]:
+def _gate(facts: Facts, say: Speaker) -> Iterator[str]:
     wanted = facts.trusted("evaluation.config.gate") or {}
-    for row in comparison.rows(facts):
-        if row.delta <= wanted.get(row.name, float("-inf")):  # where only the interval fails, _evidence speaks
+    for effect in comparison.effects(facts):
+        if effect.delta <= wanted.get(effect.name, float("-inf")):  # where only the interval fails, _evidence speaks
             yield say(
                 "The gate failed for {dim} ({delta} against {wanted} wanted): add records of this dimension, or raise "
                 "`objective.priorities.{key}.weight`, and train again.",
-                dim=names.name(row.name, say.lang),
-                delta=say.write.signed(row.delta),
-                wanted=say.write.signed(wanted[row.name]),
-                key=row.name,
+                dim=names.name(effect.name, say.lang),
+                delta=say.write.signed(effect.delta),
+                wanted=say.write.signed(wanted[effect.name]),
+                key=effect.name,
             )
-        elif row.verdict == "worse":
+        elif effect.finding == "worse":
             yield say(
                 "{dim} became worse, which the interval confirms: look at its answers first.",
-                dim=names.name(row.name, say.lang),
+                dim=names.name(effect.name, say.lang),
+            )
+    for failure in facts.trusted("evaluation.gate.failures") or []:
+        if not isinstance(failure, str) and failure["kind"] == "pass_rate":
+            yield say(
+                "The gate failed: {reason}. Add training records that satisfy this check.",
+                reason=sentence(failure, say.lang),
             )
 
 
-def _length(facts: Facts, say: Say) -> Iterator[str]:
+def _length(facts: Facts, say: Speaker) -> Iterator[str]:
     curve = facts.history.curve("valid", "loss")
     steps, iters = facts.look("training.steps"), facts.look("training.config.iters")
     if len(curve) < 4 or not steps:
@@ -112,21 +120,21 @@ def _recent_fall(curve: Curve) -> float:
     return 1 - curve[-1][1] / before if before else 0.0
 
 
-def _evidence(facts: Facts, say: Say) -> Iterator[str]:
-    for row in comparison.rows(facts):
-        if row.verdict == "undecided" and row.needed is not None:
+def _evidence(facts: Facts, say: Speaker) -> Iterator[str]:
+    for effect in comparison.effects(facts):
+        if effect.finding == "undecided" and effect.needed is not None:
             yield say(
                 "{dim}: {n} test items can show a difference of about {detectable}, the one found is {delta}; about "
                 "{needed} items would decide it.",
-                dim=names.name(row.name, say.lang),
-                n=row.n,
-                detectable=say.write.write(row.detectable, "score"),
-                delta=say.write.signed(row.delta),
-                needed=say.write.count(row.needed),
+                dim=names.name(effect.name, say.lang),
+                n=effect.n,
+                detectable=say.write.write(effect.detectable, "score"),
+                delta=say.write.signed(effect.delta),
+                needed=say.write.count(effect.needed),
             )
 
 
-def _shares(facts: Facts, say: Say) -> Iterator[str]:
+def _shares(facts: Facts, say: Speaker) -> Iterator[str]:
     nominal, effective = facts.look("training.share.nominal"), facts.look("training.share.effective")
     if not nominal or not effective or facts.look("training.config.objective.share") != "examples":
         return
@@ -142,7 +150,7 @@ def _shares(facts: Facts, say: Say) -> Iterator[str]:
         )
 
 
-def _answers(facts: Facts, say: Say) -> Iterator[str]:
+def _answers(facts: Facts, say: Speaker) -> Iterator[str]:
     cut, asked = facts.trusted("evaluation.truncated.tuned"), facts.trusted("evaluation.items")
     if cut and asked and cut / asked > TRUNCATED:
         yield say(
@@ -161,20 +169,20 @@ def _answers(facts: Facts, say: Say) -> Iterator[str]:
         )
 
 
-def _checks(facts: Facts, say: Say) -> Iterator[str]:
-    checks = facts.trusted("evaluation.checks") or {}
-    weak = [(kind, item) for kind, item in checks.items() if item.get("n") and item["tuned"] < WEAK_CHECK]
+def _checks(facts: Facts, say: Speaker) -> Iterator[str]:
+    measured = facts.trusted("evaluation.checks") or {}
+    weak = [(kind, item) for kind, item in measured.items() if item.get("n") and item["tuned"] < WEAK_CHECK]
     for kind, item in sorted(weak, key=lambda pair: pair[1]["tuned"])[:2]:
         yield say(
-            "The tuned model meets the check `{kind}` in {rate} of {n} answers: this is where more training records "
+            'The tuned model meets the check "{check}" in {rate} of {n} answers: this is where more training records '
             "help most.",
-            kind=kind,
+            check=checks.name(kind, say.lang),
             rate=say.write.percent(item["tuned"]),
             n=item["n"],
         )
 
 
-def _proofs(facts: Facts, say: Say) -> Iterator[str]:
+def _proofs(facts: Facts, say: Speaker) -> Iterator[str]:
     proofs = facts.trusted("deployment.proofs") or []
     for proof in proofs:
         if proof["verdict"] == "failed":
@@ -186,7 +194,7 @@ def _proofs(facts: Facts, say: Say) -> Iterator[str]:
         yield say("Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.run)
 
 
-def _data(facts: Facts, say: Say) -> Iterator[str]:
+def _data(facts: Facts, say: Speaker) -> Iterator[str]:
     padding = [row["padding_fraction"] for row in facts.history.of("train") if row.get("padding_fraction") is not None]
     if padding and sum(padding) / len(padding) > PADDED:
         yield say(

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from medtune import checks
+from medtune.evaluation.gate import sentence
+from medtune.files import Json
 from medtune.i18n import Lang, tr
-from medtune.report import comparison
-from medtune.report import names as words
+from medtune.report import comparison, names
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
 from medtune.run import WEIGHTS
 
 
 @dataclass(frozen=True)
-class Item:
-    """One line: passed is None where it was not measured."""
+class Sign:
+    """A sign of success: passed is None where it was not measured."""
 
     text: str
     passed: bool | None
     evidence: str
 
 
-Answer = tuple[bool | None, str]
+Evidence = tuple[bool | None, str]  # whether it is so, and what says so
 
 
-def items(facts: Facts, lang: Lang) -> list[Item]:
+def signs(facts: Facts, lang: Lang) -> list[Sign]:
     """Ask every question."""
     write = Numbers(lang)
-    questions: list[tuple[str, Callable[[Facts, Numbers], Answer]]] = [
+    questions: list[tuple[str, Callable[[Facts, Numbers], Evidence]]] = [
         ("The training took all its steps, or stopped early by its own rule", _steps),
         ("The validation loss fell", _fell),
         ("All checkpoints named in the receipt are on disk", _checkpoints),
@@ -41,24 +42,24 @@ def items(facts: Facts, lang: Lang) -> list[Item]:
         ("Deployed to LM Studio", _deployed),
         ("The deployed model is proved to be the trained one", _proved),
     ]
-    return [Item(tr(text, lang), *ask(facts, write)) for text, ask in questions]
+    return [Sign(tr(text, lang), *ask(facts, write)) for text, ask in questions]
 
 
-def _steps(facts: Facts, write: Numbers) -> Answer:
+def _steps(facts: Facts, write: Numbers) -> Evidence:
     steps, planned, how = (facts.look(f"training.{key}") for key in ("steps", "config.iters", "stopped"))
     if steps is None:
         return None, f"{facts.history.step} / {facts.history.total_steps}" if facts.history.metrics else ""
     return steps == planned or how == "early_stop", f"{write.count(steps)} / {write.count(planned)}"
 
 
-def _fell(facts: Facts, write: Numbers) -> Answer:
+def _fell(facts: Facts, write: Numbers) -> Evidence:
     first, last = facts.look("training.val_loss.first"), facts.look("training.val_loss.last")
     if first is None or last is None:
         return None, ""
     return last < first, f"{write.loss(first)} → {write.loss(last)}"
 
 
-def _checkpoints(facts: Facts, write: Numbers) -> Answer:
+def _checkpoints(facts: Facts, write: Numbers) -> Evidence:
     named = facts.look("training.checkpoints")
     if named is None:
         return None, ""
@@ -66,46 +67,45 @@ def _checkpoints(facts: Facts, write: Numbers) -> Answer:
     return len(there) == len(named), f"{len(there)} / {len(named)}"
 
 
-def _adapters(facts: Facts, write: Numbers) -> Answer:
+def _adapters(facts: Facts, write: Numbers) -> Evidence:
     stage, size = facts.stages["training"], _bytes(facts, WEIGHTS)
     if stage.receipt is None:
         return None, ""
     return size is not None and WEIGHTS not in stage.changed, write.size(size) if size else ""
 
 
-def _configured(facts: Facts, write: Numbers) -> Answer:
+def _configured(facts: Facts, write: Numbers) -> Evidence:
     wanted = ("adapter_config.json", "training.json", "metrics.jsonl")
     lost = [name for name in wanted if _bytes(facts, name) is None]
     return not lost, ", ".join(lost or wanted)
 
 
-def _data(facts: Facts, write: Numbers) -> Answer:
+def _data(facts: Facts, write: Numbers) -> Evidence:
     data, training = facts.stages["manifest"], facts.stages["training"]
     if data.receipt is None or training.receipt is None:
         return None, ""
-    names = set(training.receipt.inputs)
-    changed = [*data.changed, *(name for name in training.changed if name in names)]
+    changed = [*data.changed, *(name for name in training.changed if name in training.receipt.inputs)]
     return not changed, ", ".join(changed)
 
 
-def _better(facts: Facts, write: Numbers) -> Answer:
-    rows = comparison.rows(facts)
-    if not rows:
+def _better(facts: Facts, write: Numbers) -> Evidence:
+    effects = comparison.effects(facts)
+    if not effects:
         return None, ""
-    shown = [f"{words.name(row.name, write.lang)} {write.signed(row.delta)}" for row in rows]
-    return all(row.delta > 0 for row in rows), ", ".join(shown)
+    shown = [f"{names.name(effect.name, write.lang)} {write.signed(effect.delta)}" for effect in effects]
+    return all(effect.delta > 0 for effect in effects), ", ".join(shown)
 
 
-def _gate(facts: Facts, write: Numbers) -> Answer:
-    gate: dict[str, Any] | None = facts.trusted("evaluation.gate")
+def _gate(facts: Facts, write: Numbers) -> Evidence:
+    gate: Json | None = facts.trusted("evaluation.gate")
     if gate is None:
         return None, ""
-    said = [str(reason) for reason in gate["failures"]]
-    said += [f"{words.name(kind, write.lang)}: {write.missing}" for kind in gate.get("unmeasured", [])]
+    said = [sentence(failure, write.lang) for failure in gate["failures"]]
+    said += [f"{checks.name(kind, write.lang)}: {write.missing}" for kind in gate.get("unmeasured", [])]
     return gate["passed"], "; ".join(said)
 
 
-def _deployed(facts: Facts, write: Numbers) -> Answer:
+def _deployed(facts: Facts, write: Numbers) -> Evidence:
     folder = facts.trusted("deployment.folder")
     if folder is None:
         return None, ""
@@ -114,7 +114,7 @@ def _deployed(facts: Facts, write: Numbers) -> Answer:
     return True, str(folder)
 
 
-def _proved(facts: Facts, write: Numbers) -> Answer:
+def _proved(facts: Facts, write: Numbers) -> Evidence:
     proofs = facts.trusted("deployment.proofs")
     if not proofs:
         return None, ""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
+from medtune.files import Json
 from medtune.records import DIMENSIONS
 from medtune.report.facts import Facts
 
-Verdict = Literal["better", "worse", "undecided"]
+Finding = Literal["better", "worse", "undecided"]
 
 
 @dataclass(frozen=True)
-class Row:
+class Effect:
     """One dimension's paired comparison, baseline against tuned, scores 0..1."""
 
     name: str
@@ -27,7 +28,7 @@ class Row:
     detectable: float | None  # the smallest true difference these items show in four of five repetitions
 
     @property
-    def verdict(self) -> Verdict:
+    def finding(self) -> Finding:
         """Better or worse only where the whole interval lies on one side of zero."""
         if self.low is not None and self.low > 0:
             return "better"
@@ -43,20 +44,20 @@ class Row:
         return ceil(self.n * (self.detectable / self.delta) ** 2)
 
 
-def rows(facts: Facts) -> list[Row]:
+def effects(facts: Facts) -> list[Effect]:
     """The dimensions that were measured, in order of priority; none where the evaluation is missing or stale."""
     measured = facts.trusted("evaluation.dimensions") or {}
-    return [_row(name, measured[name]) for name in DIMENSIONS if measured.get(name, {}).get("n")]
+    return [_effect(name, measured[name]) for name in DIMENSIONS if measured.get(name, {}).get("n")]
 
 
-def overall(facts: Facts) -> Row | None:
+def overall(facts: Facts) -> Effect | None:
     """The mean over the dimensions, weighted by the priorities."""
     measured = facts.trusted("evaluation.overall")
-    return _row("overall", measured) if measured and measured.get("n") else None
+    return _effect("overall", measured) if measured and measured.get("n") else None
 
 
-def _row(name: str, values: dict[str, Any]) -> Row:
+def _effect(name: str, values: Json) -> Effect:
     low, high = values.get("ci_low"), values.get("ci_high")
     p = values.get("p_holm", values.get("p"))
     scores = values["baseline"], values["tuned"], values["delta"]
-    return Row(name, values["n"], *scores, low, high, p, values.get("detectable"))
+    return Effect(name, values["n"], *scores, low, high, p, values.get("detectable"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from medtune import checks
+from medtune.files import Json
 from medtune.i18n import Lang, tr
 from medtune.records import DIMENSIONS, IMAGE_MARKER
 from medtune.report import comparison, names
-from medtune.report.comparison import Row
+from medtune.report.comparison import Effect
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
 from medtune.run import WEIGHTS
@@ -45,14 +46,14 @@ class File:
 
 
 @dataclass(frozen=True)
-class Case:
+class Exchange:
     """One question with both answers; ``expect`` is what a good one has, or the reference."""
 
     question: str
     expect: str
     baseline: str
     tuned: str
-    checks: dict[str, dict[str, Any]]
+    checks: dict[str, Json]
     image: Path | None
     figure: str  # the name of its picture among the report's figures, or empty
 
@@ -71,10 +72,10 @@ def dimension_losses(facts: Facts) -> list[tuple[str, float, float]]:
     return [(dim, first, best) for dim, first, best in found if first and best is not None]
 
 
-def comparison_rows(facts: Facts) -> list[Row]:
+def effects(facts: Facts) -> list[Effect]:
     """The dimensions, then the whole."""
     whole = comparison.overall(facts)
-    return [*comparison.rows(facts), *([whole] if whole else [])]
+    return [*comparison.effects(facts), *([whole] if whole else [])]
 
 
 def loss_table(facts: Facts) -> list[LossRow]:
@@ -118,16 +119,16 @@ def _what(name: str, losses: dict[str, float | None], lang: Lang) -> str:
     return known.get(name, tr("training log", lang) if name.endswith(".log") else "")
 
 
-def cases(facts: Facts) -> list[Case]:
+def cases(facts: Facts) -> list[Exchange]:
     """The recommended questions with the answers that were given."""
     bench = facts.look("evaluation.config.bench")
     found = facts.trusted("evaluation.recommended") or []
     return [_case(number, item, bench) for number, item in enumerate(found, 1)]
 
 
-def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
+def _case(number: int, item: Json, bench: str | None) -> Exchange:
     image = _image(item.get("image"), bench)
-    return Case(
+    return Exchange(
         question=_question(item["question"]),
         expect=item.get("expect") or "",
         baseline=item["baseline"],
@@ -138,11 +139,11 @@ def _case(number: int, item: dict[str, Any], bench: str | None) -> Case:
     )
 
 
-def samples(facts: Facts) -> list[tuple[str, Case]]:
+def samples(facts: Facts) -> list[tuple[str, Exchange]]:
     """(dimension, test question with both answers): of each dimension the first one, not a chosen one."""
     if facts.stages["evaluation"].state != "measured":
         return []
-    answers: dict[str, dict[str, dict[str, Any]]] = {}
+    answers: dict[str, dict[str, Json]] = {}
     for row in facts.predictions:
         if row["split"] == "test":
             answers.setdefault(row["id"], {})[row["model"]] = row
@@ -151,10 +152,10 @@ def samples(facts: Facts) -> list[tuple[str, Case]]:
     return [(dim, _sample(dim, both)) for dim, both in firsts.items() if both]
 
 
-def _sample(dim: str, both: dict[str, dict[str, Any]]) -> Case:
+def _sample(dim: str, both: dict[str, Json]) -> Exchange:
     row = both["tuned"]
     image = _image(row["images"][0] if row["images"] else None, None)
-    return Case(
+    return Exchange(
         question=_question(row["prompt"][-1]["content"]),
         expect=row["reference"],
         baseline=both["baseline"]["answer"],
@@ -189,29 +190,29 @@ def _dimension_findings(facts: Facts, lang: Lang) -> list[str]:
     write = Numbers(lang)
     return [
         tr(
-            FINDINGS[row.verdict],
+            FINDINGS[effect.finding],
             lang,
-            dim=f"**{names.name(row.name, lang)}**",
-            delta=write.signed(row.delta),
-            low=write.write(row.low, "signed"),
-            high=write.write(row.high, "signed"),
-            n=row.n,
+            dim=f"**{names.name(effect.name, lang)}**",
+            delta=write.signed(effect.delta),
+            low=write.write(effect.low, "signed"),
+            high=write.write(effect.high, "signed"),
+            n=effect.n,
         )
-        for row in comparison.rows(facts)
+        for effect in comparison.effects(facts)
     ]
 
 
 def _check_findings(facts: Facts, lang: Lang) -> list[str]:
     write = Numbers(lang)
-    checks = facts.trusted("evaluation.checks") or {}
-    changed = [(kind, item) for kind, item in checks.items() if item.get("n")]
+    measured = facts.trusted("evaluation.checks") or {}
+    changed = [(kind, item) for kind, item in measured.items() if item.get("n")]
     changed = [(kind, item) for kind, item in changed if abs(item["tuned"] - item["baseline"]) >= CHECK_CHANGE]
     changed.sort(key=lambda pair: pair[1]["baseline"] - pair[1]["tuned"])
     return [
         tr(
             "{check}: met in {tuned} of the answers, {baseline} before (n = {n}).",
             lang,
-            check=names.name(kind, lang),
+            check=checks.name(kind, lang),
             tuned=write.percent(item["tuned"]),
             baseline=write.percent(item["baseline"]),
             n=item["n"],

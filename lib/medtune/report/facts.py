@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medtune import files
 from medtune.errors import UserError
+from medtune.files import Json
 from medtune.i18n import tr
 from medtune.metrics import History
 from medtune.receipt import VERBS, Receipt
-from medtune.report import freshness
+from medtune.run import WEIGHTS
 
 STAGES = ("manifest", "training", "evaluation", "deployment")
 
@@ -45,7 +46,7 @@ class Facts:
     run: Path
     stages: dict[str, Stage]
     history: History
-    predictions: tuple[dict[str, Any], ...]  # every answer of the evaluation
+    predictions: tuple[Json, ...]  # every answer of the evaluation
     baseline: Facts | None = None  # another run that this one is compared with
 
     @property
@@ -95,7 +96,7 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
         raise UserError(tr("{run}: holds no training run; run `make train RUN={run}` first", run=run))
     return Facts(
         run=run,
-        stages={name: freshness.checked(stage, run, data) for name, stage in stages.items()},
+        stages={name: _checked(stage, run, data) for name, stage in stages.items()},
         history=metrics,
         predictions=_predictions(run / "predictions.jsonl"),
         baseline=gather(baseline) if baseline else None,
@@ -106,5 +107,44 @@ def _stage(name: str, path: Path) -> Stage:
     return Stage(name, path, Receipt.read(path) if path.exists() else None)
 
 
-def _predictions(path: Path) -> tuple[dict[str, Any], ...]:
+def _predictions(path: Path) -> tuple[Json, ...]:
     return tuple(row for _, row in files.read_jsonl(path)) if path.exists() else ()
+
+
+def _checked(stage: Stage, run: Path, data: Path | None) -> Stage:
+    """The stage with the names of all files that are no longer what its receipt says of them."""
+    if stage.receipt is None:
+        return stage
+    receipt = stage.receipt
+    folders = [stage.path.parent, run, *([data] if data else [])]
+    changed = [name for name, digest in receipt.inputs.items() if _differs(_found(name, folders), digest)]
+    changed += [name for name, digest in receipt.outputs.items() if files.lost(stage.path.parent / name, digest)]
+    changed += _adapters(receipt.results, run) + _deployed(receipt.results)
+    return replace(stage, changed=tuple(dict.fromkeys(changed)))
+
+
+def _found(name: str, folders: list[Path]) -> Path | None:
+    """The file an input's name means: beside the receipt, in the run or in the data set; or as a path with a folder."""
+    places = [folder / name for folder in folders] + ([Path(name)] if "/" in name else [])
+    return next((place for place in places if place.is_file()), None)
+
+
+def _differs(path: Path | None, digest: str) -> bool:
+    """An input that is there and is another; one that is no file of ours (a model, a folder) is not judged here."""
+    return path is not None and len(digest) == 64 and files.differs(path, digest)
+
+
+def _adapters(results: Json, run: Path) -> list[str]:
+    """The adapters an evaluation speaks of, where they are no longer those of the run."""
+    digest = (results.get("adapters") or {}).get("hash")
+    path = run / WEIGHTS
+    return [path.name] if isinstance(digest, str) and path.exists() and _differs(path, digest) else []
+
+
+def _deployed(results: Json) -> list[str]:
+    """Files of a deployed folder that are gone or have another size."""
+    folder = Path(results["folder"]) if "folder" in results else None
+    if folder is None:
+        return []
+    sizes = {folder / item["name"]: item["bytes"] for item in results.get("files", [])}
+    return [str(path) for path, size in sizes.items() if not path.exists() or path.stat().st_size != size]

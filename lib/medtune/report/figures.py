@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,8 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medtune import checks
+from medtune.files import Json
 from medtune.i18n import Lang
 from medtune.metrics import Curve
 from medtune.records import DIMENSIONS, Dimension
@@ -66,8 +69,23 @@ CHINESE_FONTS = (
     "Droid Sans Fallback",
 )
 
-Say = Callable[[str], str]
-Drawing = Callable[[Facts, Say], Figure | None]
+
+@dataclass(frozen=True)
+class Labels:
+    """The words of a figure, in its language."""
+
+    lang: Lang
+
+    def __call__(self, word: str) -> str:
+        """The name of a thing."""
+        return names.name(word, self.lang)
+
+    def check(self, kind: str) -> str:
+        """The name of a kind of check."""
+        return checks.name(kind, self.lang)
+
+
+Drawing = Callable[[Facts, Labels], Figure | None]
 
 
 def draw(facts: Facts, lang: Lang) -> dict[str, tuple[bytes, str]]:
@@ -77,7 +95,7 @@ def draw(facts: Facts, lang: Lang) -> dict[str, tuple[bytes, str]]:
     families = [font, "DejaVu Sans"] if font else ["DejaVu Sans"]
     style: dict[Any, Any] = {**STYLE, "font.family": families}
     with matplotlib.rc_context(style):
-        drawn = {name: drawing(facts, lambda text: names.name(text, spoken)) for name, drawing in DRAWINGS.items()}
+        drawn = {name: drawing(facts, Labels(spoken)) for name, drawing in DRAWINGS.items()}
         return {name: _rendered(figure) for name, figure in drawn.items() if figure is not None}
 
 
@@ -91,7 +109,7 @@ def chinese_font() -> str | None:
     return None
 
 
-def loss(facts: Facts, say: Say) -> Figure | None:
+def loss(facts: Facts, say: Labels) -> Figure | None:
     """Train and validation loss over the steps, the best validation marked; the baseline run's in grey."""
     train, valid = facts.history.curve("train", "loss"), facts.history.curve("valid", "loss")
     if not train and not valid:
@@ -113,7 +131,7 @@ def loss(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
-def dimensions(facts: Facts, say: Say) -> Figure | None:
+def dimensions(facts: Facts, say: Labels) -> Figure | None:
     """The validation loss of each dimension."""
     curves: dict[Dimension, Curve] = {dim: facts.history.curve("valid", f"loss_by_dim.{dim}") for dim in DIMENSIONS}
     if not any(curves.values()):
@@ -129,22 +147,22 @@ def dimensions(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
-def compared(facts: Facts, say: Say) -> Figure | None:
+def compared(facts: Facts, say: Labels) -> Figure | None:
     """Baseline and tuned scores, and their difference with its 95 percent interval."""
-    rows = comparison.rows(facts)
-    if not rows:
+    effects = comparison.effects(facts)
+    if not effects:
         return None
-    figure = Figure(figsize=(7.6, 0.9 + 0.62 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(7.6, 0.9 + 0.62 * len(effects)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for place, row in enumerate(rows):
-        left.plot([row.baseline, row.tuned], [place, place], color=GREY, linewidth=2, zorder=1)
-        left.scatter(row.baseline, place, s=52, facecolor="white", edgecolor=GREY, linewidth=2, zorder=2)
-        left.scatter(row.tuned, place, s=62, color=BLUE, zorder=3)
-        colour = {"better": "#2f855a", "worse": "#c53030", "undecided": GREY}[row.verdict]
-        if row.low is not None and row.high is not None:
-            right.plot([row.low, row.high], [place, place], color=colour, linewidth=3, solid_capstyle="round")
-        right.scatter(row.delta, place, s=46, color=colour, zorder=3)
-    left.set_yticks(range(len(rows)), [f"{say(row.name)}  n={row.n}" for row in rows])
+    for place, effect in enumerate(effects):
+        left.plot([effect.baseline, effect.tuned], [place, place], color=GREY, linewidth=2, zorder=1)
+        left.scatter(effect.baseline, place, s=52, facecolor="white", edgecolor=GREY, linewidth=2, zorder=2)
+        left.scatter(effect.tuned, place, s=62, color=BLUE, zorder=3)
+        colour = {"better": "#2f855a", "worse": "#c53030", "undecided": GREY}[effect.finding]
+        if effect.low is not None and effect.high is not None:
+            right.plot([effect.low, effect.high], [place, place], color=colour, linewidth=3, solid_capstyle="round")
+        right.scatter(effect.delta, place, s=46, color=colour, zorder=3)
+    left.set_yticks(range(len(effects)), [f"{say(effect.name)}  n={effect.n}" for effect in effects])
     left.set(xlim=(-0.02, 1.02), title=f"{say('score')}   ○ {say('baseline')}   ● {say('tuned')}")
     left.invert_yaxis()
     left.margins(y=0.25)
@@ -153,7 +171,7 @@ def compared(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
-def checks(facts: Facts, say: Say) -> Figure | None:
+def checks_met(facts: Facts, say: Labels) -> Figure | None:
     """How often the answers meet each kind of check."""
     kinds = {kind: item for kind, item in (facts.trusted("evaluation.checks") or {}).items() if item.get("n")}
     if not kinds:
@@ -164,7 +182,7 @@ def checks(facts: Facts, say: Say) -> Figure | None:
             place - 0.18, item["baseline"], height=0.32, color="#cfd6d9", label=None if place else say("baseline")
         )
         axes.barh(place + 0.18, item["tuned"], height=0.32, color=BLUE, label=None if place else say("tuned"))
-    axes.set_yticks(range(len(kinds)), [f"{say(kind)}  n={item['n']}" for kind, item in kinds.items()])
+    axes.set_yticks(range(len(kinds)), [f"{say.check(kind)}  n={item['n']}" for kind, item in kinds.items()])
     axes.set(xlim=(0, 1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.invert_yaxis()
@@ -173,7 +191,7 @@ def checks(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
-def shares(facts: Facts, say: Say) -> Figure | None:
+def shares(facts: Facts, say: Labels) -> Figure | None:
     """What each dimension was meant to be, was computed to be, and was of the training."""
     kinds = {kind: facts.look(f"training.share.{kind}") for kind in ("nominal", "effective", "measured")}
     if not all(kinds.values()):
@@ -198,12 +216,12 @@ def shares(facts: Facts, say: Say) -> Figure | None:
     return figure
 
 
-def deployed(facts: Facts, say: Say) -> Figure | None:
+def deployed(facts: Facts, say: Labels) -> Figure | None:
     """Of each adapted matrix, layer by layer: how much it changed and how much of that the deployed one kept."""
     rows = [row for row in facts.trusted("deployment.layers") or [] if re.search(r"layers\.\d+\.", row["name"])]
     if not rows:
         return None
-    kinds: dict[str, list[dict[str, Any]]] = {}
+    kinds: dict[str, list[Json]] = {}
     for row in rows:
         kinds.setdefault(row["name"].rpartition(".")[2], []).append(row)
     figure = Figure(figsize=(7.6, 2.8), layout="constrained")
@@ -225,7 +243,7 @@ DRAWINGS: dict[str, Drawing] = {
     "loss": loss,
     "dimensions": dimensions,
     "comparison": compared,
-    "checks": checks,
+    "checks": checks_met,
     "shares": shares,
     "deployed": deployed,
 }

@@ -9,13 +9,14 @@ from typing import Any
 
 import jinja2
 
+from medtune import checks
+from medtune.files import Json
 from medtune.i18n import Lang, tr
 from medtune.receipt import versions
 from medtune.records import DIMENSIONS
-from medtune.report import advice, checklist, content
-from medtune.report import names as words
-from medtune.report.checklist import Item
-from medtune.report.comparison import Row
+from medtune.report import advice, checklist, content, names
+from medtune.report.checklist import Sign
+from medtune.report.comparison import Effect
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
 
@@ -41,18 +42,19 @@ def render(facts: Facts, lang: Lang, now: str, figures: set[str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         trim_blocks=True,
+        keep_trailing_newline=True,  # the parts of a page follow each other line by line
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         autoescape=False,  # Markdown: foreign text goes through escaped() and code()
     )
     helpers = Helpers(facts, lang, figures)
-    names: dict[str, Any] = {name: getattr(helpers, name) for name in dir(helpers) if not name.startswith("_")}
-    names |= _values(facts, lang) | {"esc": escaped, "now": now, "version": versions()["medtune"]}
-    text = environment.get_template("report.md.j2").render(names)
+    vocabulary: Json = {name: getattr(helpers, name) for name in dir(helpers) if not name.startswith("_")}
+    vocabulary |= _values(facts, lang) | {"esc": escaped, "now": now, "version": versions()["medtune"]}
+    text = environment.get_template("report.md.j2").render(vocabulary)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _values(facts: Facts, lang: Lang) -> dict[str, Any]:
+def _values(facts: Facts, lang: Lang) -> Json:
     write = Numbers(lang)
     evaluation = facts.trusted("evaluation.migration")
     overrides = [code(item) for item in facts.look("training.overrides") or []]
@@ -63,14 +65,14 @@ def _values(facts: Facts, lang: Lang) -> dict[str, Any]:
         "dims": DIMENSIONS,
         "drop": content.drop(facts),
         "dimension_losses": content.dimension_losses(facts),
-        "census": ", ".join(f"{words.name(part, lang)} {write.count(size)}" for part, size in census.items() if size),
+        "census": ", ".join(f"{names.name(part, lang)} {write.count(size)}" for part, size in census.items() if size),
         "splits": facts.look("manifest.splits"),
-        "comparison": content.comparison_rows(facts),
+        "comparison": content.effects(facts),
         "migration": evaluation,
         "files": content.files_of(facts, lang),
         "cases": content.cases(facts),
         "samples": content.samples(facts),
-        "checklist": checklist.items(facts, lang),
+        "checklist": checklist.signs(facts, lang),
         "losses": content.loss_table(facts),
         "findings": content.findings(facts, lang),
         "advice": advice.advice(facts, lang),
@@ -97,7 +99,11 @@ class Helpers:
 
     def name_of(self, word: str) -> str:
         """The name of a stage, a dimension, a verdict ..."""
-        return words.name(word, self._lang)
+        return names.name(word, self._lang)
+
+    def check_name(self, kind: str) -> str:
+        """What people call a kind of check."""
+        return checks.name(kind, self._lang)
 
     def show(self, key: str, how: str, facts: Facts | None = None) -> str:
         """The value at ``key``, written in the way ``how``."""
@@ -143,24 +149,24 @@ class Helpers:
         """A proof's verdict with its sign."""
         return f"{VERDICTS[said]} {self.name_of(said)}"
 
-    def kinds(self, split: dict[str, Any], dim: str) -> str:
+    def kinds(self, split: Json, dim: str) -> str:
         """Desirable, undesirable and marked records of a dimension."""
         found = split.get("dimensions", {}).get(dim, {})
         return " / ".join(self.write.count(found.get(kind, 0)) for kind in ("desirable", "undesirable", "marked"))
 
-    def interval(self, row: Row) -> str:
+    def interval(self, effect: Effect) -> str:
         """A 95 percent interval."""
-        if row.low is None or row.high is None:
+        if effect.low is None or effect.high is None:
             return self.write.missing
-        return f"{self.write.signed(row.low)} … {self.write.signed(row.high)}"
+        return f"{self.write.signed(effect.low)} … {self.write.signed(effect.high)}"
 
-    def figures_of(self, proof: dict[str, Any]) -> str:
+    def figures_of(self, proof: Json) -> str:
         """A proof's figures as name and value."""
         measured = {name: value for name, value in (proof.get("figures") or {}).items() if value not in ([], {}, "")}
         shown = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in measured.items()}
         return self.pairs({name.replace("_", " "): value for name, value in shown.items()})
 
-    def pairs(self, values: dict[str, Any] | None) -> str:
+    def pairs(self, values: Json | None) -> str:
         """Names with their values, in one cell."""
         return ", ".join(f"{escaped(name)} {escaped(value)}" for name, value in (values or {}).items())
 
@@ -170,11 +176,11 @@ class Helpers:
             return "—"
         return "✅" if met >= 1 else "❌" if met <= 0 else self.write.percent(met)
 
-    def ending(self, item: Item) -> str:
+    def ending(self, sign: Sign) -> str:
         """What follows a line of the checklist: its evidence, or that there is none."""
-        if item.passed is None:
+        if sign.passed is None:
             return f"{self.t(': ')}**{self.write.missing}**"
-        return (self.t(": ") + escaped(item.evidence) if item.evidence else "") + ("" if item.passed else " ❌")
+        return (self.t(": ") + escaped(sign.evidence) if sign.evidence else "") + ("" if sign.passed else " ❌")
 
     def loss(self, value: float | None) -> str:
         """A loss, or a dash where a step did not report it."""

@@ -1,4 +1,4 @@
-"""Names that receipts use, as people read them."""
+"""Names that receipts use, as people read them; a check says its own."""
 
 from __future__ import annotations
 
@@ -35,30 +35,9 @@ WORDS = {
     "expert": "experts",
     "router": "router",
     "merger": "merger",
-    "absent": "leaves out what is wrong",
-    "choice": "right option",
-    "closed": "right yes or no",
-    "contains": "names what it must",
-    "disclaimer": "cautions at most once",
-    "emergency": "warns of an emergency",
-    "empathy": "warm words",
-    "fields": "fields read from the image",
-    "figure": "right figure",
-    "grading": "right grading",
-    "no_absolute": "no absolute claim",
-    "no_prescription": "no prescription",
-    "no_stale_range": "no outdated range",
-    "overlap": "close to the reference",
-    "referral": "refers to a doctor",
 }
 
 
 def name(word: str, lang: Lang) -> str:
-    """The name of a thing in the report's language; one that is not known stays as it is.
-
-    A second check of one kind in a question, ``contains_2``, is ``names what it must (2)``.
-    """
-    kind, _, number = word.rpartition("_")
-    if kind in WORDS and number.isdigit():
-        return f"{name(kind, lang)} ({number})"
+    """The name of a thing in the report's language; one that is not known stays as it is."""
     return tr(WORDS.get(word, word), lang)

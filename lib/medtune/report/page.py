@@ -60,7 +60,7 @@ def cards(facts: Facts, lang: Lang) -> list[Card]:
     write = Numbers(lang)
     fall, best = content.drop(facts), facts.look("training.val_loss.best")
     whole = comparison.overall(facts)
-    answers = [item.passed for item in checklist.items(facts, lang)]
+    answers = [sign.passed for sign in checklist.signs(facts, lang)]
     proofs = [proof["verdict"] for proof in facts.trusted("deployment.proofs") or []]
     passed = proofs.count("passed")
     return [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from medtune.data import encodings
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -47,31 +49,37 @@ def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
     desirable = Counter(record.dim for record in records["train"] if record.label == 1)
     if not desirable:
         raise UserError(tr("{data}: no desirable answer to learn from; add records with label 1", data=dataset.root))
-    weights = priorities(config.objective, desirable)
-    chosen = {split: [record for record in part if record.dim in weights.draw] for split, part in records.items()}
-    if not any(record.label == 1 for record in chosen["valid"]):
+    shares = priorities(config.objective, desirable)
+    if not any(record.label == 1 and record.dim in shares.draw for record in records["valid"]):
         raise UserError(
             tr(
                 "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
                 data=dataset.root,
             )
         )
-    with progress(tr("tokens"), sum(map(len, chosen.values())), "rec") as bar:
-        done = 0
-
-        def encode(record: Record) -> Example:
-            nonlocal done
-            done += 1
+    with progress(tr("tokens"), sum(map(len, records.values())), "rec") as bar:
+        chosen = {split: [] for split in records}
+        for done, (split, record, example) in enumerate(_encoded(dataset, records, chat), 1):
             bar.update(done, "")
-            return chat.encode(record, dataset.root)
+            if record.dim in shares.draw:
+                chosen[split].append((record, example))
 
-        train = weighting.train(chosen["train"], encode, weights, config.objective, config.seed)
-        valid = weighting.valid(chosen["valid"], encode)
+    def encode(record: Record) -> Example:
+        return chat.encode(record, dataset.root)
+
+    train = weighting.train(chosen["train"], encode, shares, config.objective, config.seed)
+    valid = weighting.valid(chosen["valid"])
     total = len(records["train"])
     train = replace(train, unused=train.unused + total - len(chosen["train"]))
     if train.unused:
         print(tr("{n} of {total} training records have no part in this objective", n=train.unused, total=total))
-    return Material(train, valid, weights)
+    return Material(train, valid, shares)
+
+
+def _encoded(dataset: Dataset, records: dict[str, list[Record]], chat: Chat) -> Iterator[tuple[str, Record, Example]]:
+    for split, part in records.items():
+        for record, example in zip(part, encodings.examples(dataset, split, part, chat), strict=True):
+            yield split, record, example
 
 
 def _check_same_files(dataset: Dataset, base: Base) -> None:

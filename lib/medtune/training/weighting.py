@@ -65,9 +65,9 @@ class Lessons:
 
 
 def train(
-    records: Sequence[Record], encode: Encode, priorities: Priorities, objective: Objective, seed: int
+    pairs: Sequence[tuple[Record, Example]], encode: Encode, priorities: Priorities, objective: Objective, seed: int
 ) -> Lessons:
-    """Lessons of the training split.
+    """Lessons of the training split, from its records with their examples; ``encode`` makes what else KTO needs.
 
     Right answers weigh their dimension's reward, marked spans its penalty (unlikelihood). What else an undesirable
     answer does is ``objective.negatives``: nothing (off, unlikelihood), a preference term of its own (auto, apo:
@@ -75,8 +75,9 @@ def train(
     """
     kind = objective.negatives
     lessons, index_of, rejected = [], {}, {}
-    for record in records:
-        lesson = _likelihood(record, encode, priorities, kind)
+    records = [record for record, _ in pairs]
+    for record, example in pairs:
+        lesson = _likelihood(record, example, priorities, kind)
         penalty = priorities.penalty[record.dim] * record.weight
         reward = priorities.reward[record.dim] * record.weight
         whole = record.label == 0 and (not record.spans or kind in ("apo", "kto", "dpo", "orpo"))
@@ -98,18 +99,16 @@ def train(
     return Lessons(lessons, drawn, len(records) - drawn - (len(lessons) - drawn if kind != "kto" else 0))
 
 
-def valid(records: Iterable[Record], encode: Encode) -> list[Lesson]:
+def valid(pairs: Iterable[tuple[Record, Example]]) -> list[Lesson]:
     """Lessons of the validation split: right answers by plain likelihood, and every answer's log-probability."""
     lessons = []
-    for record in records:
-        example = encode(record)
+    for record, example in pairs:
         weights = (example.weights > 0).astype(np.float32) * record.label
         lessons.append(Lesson(example, weights, bool(record.label), compared=True))
     return lessons
 
 
-def _likelihood(record: Record, encode: Encode, priorities: Priorities, kind: str) -> Lesson:
-    example = encode(record)
+def _likelihood(record: Record, example: Example, priorities: Priorities, kind: str) -> Lesson:
     factor = np.where(example.weights < 0, priorities.penalty[record.dim], priorities.reward[record.dim])
     weights = (example.weights * factor * record.weight).astype(np.float32)
     if kind == "off" or (record.label == 0 and kind in ("apo", "kto", "dpo", "orpo")):
