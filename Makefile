@@ -65,7 +65,7 @@ endif
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
-.PHONY: test test-all check lint bench ablate lock clean ask
+.PHONY: test test-fast test-all check lint bench ablate lock clean ask
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -150,6 +150,9 @@ $(READY): requirements.lock pyproject.toml tools/setup.sh
 
 test: $(READY) ## the tests, without the slow ones
 	$(PY) -m pytest -m "not slow"
+
+test-fast: $(READY) ## the tests that need no model: seconds, while working
+	$(PY) -m pytest -m "not slow and not model"
 
 test-all: $(READY) ## all tests
 	$(PY) -m pytest

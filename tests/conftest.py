@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -28,22 +29,54 @@ for _name in ("HF_HUB_CACHE", "TRANSFORMERS_CACHE", "MEDTUNE_ALLOW_DOWNLOAD", "L
 
 from medtune.demo.random_model import DEMO_MODEL, write_twin  # noqa: E402
 from medtune.model import runtime  # noqa: E402
+from tests.tiers import imports_mlx  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
+MODELS = {"demo_model", "dense_twin", "moe_twin"}  # fixtures
 
 
-with redirect_stdout(None):
-    ENGINE = runtime.start()  # before any test module imports MLX, whether or not the header is shown
+def _without_mlx(config: pytest.Config) -> bool:
+    """Whether only tests without a model were asked for: make test-fast, where not even MLX is imported."""
+    return "not model" in config.option.markexpr
 
 
-def pytest_report_header() -> str:
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the engine before any test module imports MLX."""
+    if not _without_mlx(config):
+        with redirect_stdout(None):
+            runtime.start()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
     """With what the tests run."""
-    return ENGINE
+    with redirect_stdout(None):
+        return "without MLX" if _without_mlx(config) else runtime.start()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What imports MLX is of the tier `model`, all of it: there is no need to read it where that is not wanted."""
+    return True if _without_mlx(config) and collection_path.suffix == ".py" and imports_mlx(collection_path) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `model` by what a test uses: MLX, or a model folder."""
+    for item in items:
+        if MODELS & set(getattr(item, "fixturenames", ())) or imports_mlx(item.path):
+            item.add_marker("model")
 
 
 @pytest.fixture(autouse=True)
-def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_mlx(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that imports MLX on its way belongs to the tier `model`: say so by its mark, with the reason."""
+    before = "mlx.core" in sys.modules
+    yield
+    if not before and "mlx.core" in sys.modules:
+        pytest.fail("imports MLX: mark it @pytest.mark.model(reason)")
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(_no_mlx: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the person's home, so neither their LM Studio, nor one another's."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 

@@ -154,7 +154,7 @@ def test_a_width_that_does_not_divide_into_heads_is_refused(tmp_path: Path):
     assert cli.call(bench_training.main, ["--out", str(tmp_path), "--hidden", "100"]) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains once with each contender, in processes of their own")
 def test_the_tool_measures_every_contender_and_writes_table_figure_and_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

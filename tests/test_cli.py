@@ -76,6 +76,7 @@ def test_an_error_of_no_file_keeps_its_traceback(bug: OSError) -> None:
         cli.call(main)
 
 
+@pytest.mark.model("imports the libraries")
 def test_a_library_that_fails_with_anything_while_it_is_imported_is_named_with_its_pin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

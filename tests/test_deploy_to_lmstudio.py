@@ -347,7 +347,7 @@ def test_the_deployed_model_is_what_is_exported(run: Path, tmp_path: Path, capsy
     assert _contents(tmp_path / "before") == _contents(tmp_path / "hf")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("deploys twenty times and kills each")
 def test_killed_at_twenty_moments_there_is_always_exactly_one_complete_version(tmp_path: Path, root: Path) -> None:
     base = write_twin(tmp_path / "base", moe=False, layers=2)
     run, home = tmp_path / "run", tmp_path / "home"
@@ -399,7 +399,7 @@ def _contents(folder: Path) -> str:
     return files.hash_of({path.name: files.sha256(path) for path in folder.iterdir()})
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts mlx-vlm's server with the demo model")
 def test_mlx_vlms_server_gives_the_tuned_answers_for_text_and_image(
     tmp_path: Path, demo_model: Path, root: Path
 ) -> None:

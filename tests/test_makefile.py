@@ -77,8 +77,13 @@ def tools(calls: list[str]) -> list[str]:
 def test_make_alone_lists_the_targets(project: Path) -> None:
     calls, said = make(project)
     assert calls == []
-    for target in ("data", "plan", "train", "test-model", "deploy", "report", "all", "test", "check", "clean"):
+    targets = ("data", "plan", "train", "test-model", "deploy", "report", "all", "test-fast", "test", "check", "clean")
+    for target in targets:
         assert f"\n  {target} " in said
+
+
+def test_the_fast_tests_are_those_that_need_no_model(project: Path) -> None:
+    assert make(project, "test-fast")[0] == ["-m pytest -m not slow and not model"]
 
 
 def test_a_fresh_project_goes_through_every_stage_in_order(project: Path) -> None:

@@ -296,6 +296,7 @@ def test_a_thinned_curve_keeps_its_ends() -> None:
     assert len(thinned) == 100 and thinned[0] == curve[0] and thinned[-1] == curve[-1]
 
 
+@pytest.mark.model("starts Chromium")
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (apt-get install chromium)")
 def test_in_a_browser_the_page_draws_the_curves_and_the_figures(page: str, tmp_path: Path) -> None:
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -422,7 +422,7 @@ LOADED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow("loads each spoiled folder in each interpreter that is there")
 @pytest.mark.parametrize("python", _interpreters())
 @pytest.mark.parametrize("kind", LOADED)
 def test_a_spoiled_folder_betrays_itself_by_its_answers_in(good: Good, tmp_path: Path, python: Path, kind: str) -> None:

@@ -209,6 +209,7 @@ def test_an_unknown_language_is_one_line(
     assert "zh or en" in capsys.readouterr().err
 
 
+@pytest.mark.model("starts the tool in a process of its own")
 def test_a_report_needs_no_mlx(run: Path) -> None:
     code = (
         "import sys; sys.modules['mlx'] = sys.modules['mlx.core'] = None\n"
@@ -328,6 +329,7 @@ def test_the_picture_of_a_case_carries_no_metadata(run: Path) -> None:
     assert b"Zhang" not in written.read_bytes()
 
 
+@pytest.mark.model("starts Chromium")
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium (apt-get install chromium)")
 @pytest.mark.parametrize("width", [1240, 400])
 def test_in_a_browser_nothing_sticks_out_of_the_page(run: Path, tmp_path: Path, real_figures: None, width: int) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,8 @@ import pytest
 from pydantic import BaseModel
 
 from medtune import schemas
+from tests.source import LIBRARY, ROOT, TOOLS, nodes, tree
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = sorted(ROOT.glob("lib/medtune/**/*.py"))
-TOOLS = sorted(ROOT.glob("tools/*.py"))
 CONFIGS = (schemas.DataConfig, schemas.TrainConfig, schemas.EvalConfig, schemas.DeployConfig)
 
 
@@ -30,25 +29,24 @@ def tracked() -> list[Path]:
 
 def fields(schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Every key of a config and the schema it belongs to, nested ones included."""
-    from medtune.config import _models_in
+    from medtune.config_errors import models_in
 
     found = dict.fromkeys(schema.model_fields, schema)
     for field in schema.model_fields.values():
-        for part in _models_in(field.annotation):
+        for part in models_in(field.annotation):
             found |= fields(part)
     return found
 
 
-def attributes(tree: ast.AST) -> set[str]:
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+def attributes(inside: Iterable[ast.AST]) -> set[str]:
+    return {node.attr for node in inside if isinstance(node, ast.Attribute)}
 
 
 def test_every_key_of_every_config_is_read_by_the_code() -> None:
-    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in [*LIBRARY, *TOOLS]}
-    schema = trees.pop(Path(schemas.__file__))
-    read = {name for tree in trees.values() for name in attributes(tree)}
+    schema = Path(schemas.__file__)
+    read = {name for path in [*LIBRARY, *TOOLS] if path != schema for name in attributes(nodes(path))}
     # a schema's own methods read its keys for those who call them
-    read |= {name for method in functions(schema) if method.name in read for name in attributes(method)}
+    read |= {name for method in functions(schema) if method.name in read for name in attributes(ast.walk(method))}
     unread = {
         f"{owner.__name__}.{key}" for schema in CONFIGS for key, owner in fields(schema).items() if key not in read
     }
@@ -70,21 +68,19 @@ def test_every_profile_holds_every_config_and_it_is_valid(stage: str) -> None:
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda path: path.name)
 def test_a_tool_is_a_program_that_says_what_it_reads_and_writes_and_imports_no_other(tool: Path) -> None:
     text = tool.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+    inside = nodes(tool)
     assert text.startswith("#!/usr/bin/env python3\n")
     assert os.access(tool, os.X_OK)
     assert text.rstrip().endswith('if __name__ == "__main__":\n    cli.run(main)')
-    doc = ast.get_docstring(tree) or ""
+    doc = ast.get_docstring(tree(tool)) or ""
     assert re.match(r"[^\n]+ -> [^\n]+: [^\n]+", doc), "the first line is: what it takes -> what it gives: one sentence"
     assert "writes " in doc
     assert "reads " in doc or tool.stem.startswith("make_demo"), "the demo is made from what stands in the library"
     others = {path.stem for path in TOOLS} - {tool.stem}
-    imported = {
-        alias.name.split(".")[-1] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    }
+    imported = {alias.name.split(".")[-1] for node in inside if isinstance(node, ast.Import) for alias in node.names}
     imported |= {
         part
-        for node in ast.walk(tree)
+        for node in inside
         if isinstance(node, ast.ImportFrom)
         for part in [*(node.module or "").split("."), *(alias.name for alias in node.names)]
     }
@@ -161,15 +157,15 @@ def test_git_holds_no_adapters_no_large_file_and_ignores_what_is_made() -> None:
     assert subprocess.run(["git", "check-ignore", "lib/medtune/cli.py"], cwd=ROOT, capture_output=True).returncode == 1
 
 
-def functions(tree: ast.AST) -> list[Any]:
-    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+def functions(path: Path) -> list[Any]:
+    return [node for node in nodes(path) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def test_functions_stay_short_enough_to_be_read_at_once() -> None:
     long = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
         for path in [*LIBRARY, *TOOLS]
-        for node in functions(ast.parse(path.read_text(encoding="utf-8")))
+        for node in functions(path)
         if node.end_lineno - node.lineno >= 60
     ]
     assert long == []

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import yaml
 
 from medtune.i18n import TEXTS, tr
+from tests.source import LIBRARY, ROOT, TOOLS, nodes
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = [*sorted(ROOT.glob("lib/medtune/**/*.py")), *sorted(ROOT.glob("tools/*.py"))]
+SOURCES = [*LIBRARY, *TOOLS]
 TEMPLATES = sorted(ROOT.glob("lib/medtune/**/*.j2"))
 SPEAKERS = ("tr", "say", "t")  # the functions that say a sentence in the person's language
 
@@ -20,7 +19,7 @@ SPEAKERS = ("tr", "say", "t")  # the functions that say a sentence in the person
 def spoken() -> Iterator[tuple[str, str]]:
     """(sentence, place) of every sentence that is said."""
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
                 if name in SPEAKERS and isinstance(node.args[0].value, str):
@@ -32,9 +31,8 @@ def spoken() -> Iterator[tuple[str, str]]:
 
 def constants() -> set[str]:
     """Every text in the code: sentences may also stand in tables and be said elsewhere."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES]
-    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    return {node.value for node in nodes if isinstance(node.value, str)} | {sentence for sentence, _ in spoken()}
+    found = [node for path in SOURCES for node in nodes(path) if isinstance(node, ast.Constant)]
+    return {node.value for node in found if isinstance(node.value, str)} | {sentence for sentence, _ in spoken()}
 
 
 def entries() -> list[tuple[str, str]]:

@@ -349,7 +349,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert all(mx.array_equal(a[name], b[name]).item() for name in b)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains 600 steps, killed at twenty of them")
 def test_killed_at_twenty_random_moments_a_run_ends_as_if_nothing_had_happened(
     dataset: Path, dense_twin: Path, tmp_path: Path
 ):
@@ -426,14 +426,23 @@ def test_a_damaged_state_says_how_to_start_anew(
     assert train(dataset, config, run) == 0
 
 
-@pytest.mark.parametrize("change", ["lora.num_layers=9", "lora.keys=[q_proj,qq_proj]"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        "lora.num_layers=9",
+        "lora.keys=[q_proj,qq_proj]",
+        "objective.negatives=kto batch_size=2",
+        "trunk_cache=on lora.neftune=5.0",
+    ],
+)
 def test_the_plan_refuses_what_the_training_refuses_and_in_the_same_words(
-    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, change: str
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, changes: str
 ):
     config = settings_file(tmp_path / "train.yaml", dense_twin)
+    overrides = [word for change in changes.split() for word in ("--set", change)]
     said = []
     for more in ((), ("--plan",)):
-        assert train(dataset, config, tmp_path / "run", "--set", change, *more) == 1
+        assert train(dataset, config, tmp_path / "run", *overrides, *more) == 1
         said.append(capsys.readouterr().err)
     assert said[0] == said[1] and said[0].startswith("error: ")
 

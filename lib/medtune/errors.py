@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from medtune.i18n import tr
+
 
 class UserError(Exception):
     """Something the person can fix: printed as ``error: <what was found>: <what to do>``, exit code 1.
@@ -20,4 +22,4 @@ def raise_all(problems: Iterable[str], where: str) -> None:
     if len(problems) == 1:
         raise UserError(f"{where}: {problems[0]}")
     lines = "\n".join(f"  {problem}" for problem in problems)
-    raise UserError(f"{where}: {len(problems)} problems\n{lines}")
+    raise UserError(tr("{where}: {n} problems", where=where, n=len(problems)) + f"\n{lines}")

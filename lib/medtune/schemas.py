@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -17,17 +18,24 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what each generator of random numbers takes
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([-._][A-Za-z0-9]+)*$")]  # no spaces, nothing hidden
 RESERVED = ("lmstudio-community", "mlx-community")  # LM Studio takes what lies there for its own, and hides it
+KTO_MICRO_BATCH = 4  # examples: its estimate of the divergence is a mean over the micro-batch, noise when that is small
 
 
 def _known(kind: str) -> str:
     if kind not in checks.kinds():
-        raise ValueError(f"no such check; there are {', '.join(checks.kinds())}")
+        raise ValueError(tr("no such check; there are {kinds}", kinds=", ".join(checks.kinds())))
     return kind
 
 
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]+([-._][A-Za-z0-9]+)*", name):  # no spaces, nothing hidden
+        raise ValueError(tr("must be letters and digits, with one of - . _ between them"))
+    return name
+
+
 CheckKind = Annotated[str, AfterValidator(_known)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class Source(Strict):
@@ -68,7 +76,7 @@ class Optimizer(Strict):
     @model_validator(mode="after")
     def _decays(self) -> Optimizer:
         if self.name == "adam" and self.weight_decay:
-            raise ValueError("adam has no weight_decay: set it to 0 or choose adamw")
+            raise ValueError(tr("adam has no weight_decay: set it to 0 or choose adamw"))
         return self
 
 
@@ -105,7 +113,7 @@ class Lora(Strict):
     @model_validator(mode="after")
     def _depth(self) -> Lora:
         if self.num_layers < 1 and self.num_layers != -1:
-            raise ValueError("num_layers is a count of decoder layers, or -1 for all")
+            raise ValueError(tr("num_layers is a count of decoder layers, or -1 for all"))
         return self
 
     @property
@@ -169,9 +177,9 @@ class Objective(Strict):
     @model_validator(mode="after")
     def _complete(self) -> Objective:
         if set(self.priorities) != {"accuracy", "warmth", "vision"}:
-            raise ValueError("priorities needs accuracy, warmth and vision")
+            raise ValueError(tr("priorities needs accuracy, warmth and vision"))
         if sum(p.weight for p in self.priorities.values()) <= 0:
-            raise ValueError("at least one priority needs a weight above 0")
+            raise ValueError(tr("at least one priority needs a weight above 0"))
         return self
 
 
@@ -205,7 +213,32 @@ class TrainConfig(Strict):
     @model_validator(mode="after")
     def _divisible(self) -> TrainConfig:
         if self.batch_size % self.grad_accumulation_steps:
-            raise ValueError("batch_size must be a multiple of grad_accumulation_steps")
+            raise ValueError(tr("batch_size must be a multiple of grad_accumulation_steps"))
+        return self
+
+    @model_validator(mode="after")
+    def _enough_for_kto(self) -> TrainConfig:
+        micro = self.batch_size // self.grad_accumulation_steps
+        if self.objective.negatives == "kto" and micro < KTO_MICRO_BATCH:
+            raise ValueError(
+                tr(
+                    "objective.negatives: kto needs {least} examples in a micro-batch, it has {micro}; "
+                    "raise batch_size, or set negatives to auto",
+                    least=KTO_MICRO_BATCH,
+                    micro=micro,
+                )
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> TrainConfig:
+        if self.trunk_cache == "on" and self.lora.restless:  # a cache of what is different at every step
+            raise ValueError(
+                tr(
+                    "trunk_cache: on, but lora.{name} changes the trunk at every step; set it to auto or off",
+                    name=self.lora.restless[0],
+                )
+            )
         return self
 
 
@@ -248,5 +281,5 @@ class DeployConfig(Strict):
     @model_validator(mode="after")
     def _own_publisher(self) -> DeployConfig:
         if self.publisher.lower() in RESERVED:
-            raise ValueError(f"publisher {self.publisher} is not yours; choose a name of your own")
+            raise ValueError(tr("publisher {name} is not yours; choose a name of your own", name=self.publisher))
         return self

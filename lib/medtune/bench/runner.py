@@ -13,7 +13,7 @@ from medtune.bench import contenders
 from medtune.bench.job import Job
 from medtune.bench.watch import Watch
 from medtune.errors import UserError
-from medtune.model import runtime
+from medtune.model import blas
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
 def main(name: str, folder: str, result: str, started: str) -> None:
     """Load OpenBLAS before MLX, for whoever runs, and train."""
     watch = Watch(float(started))
-    runtime.load_openblas()
+    blas.load()
     contenders.get(name).run(Job.read(Path(folder)), watch)
     files.write_json(Path(result), watch.close())
 

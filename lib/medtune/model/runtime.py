@@ -1,12 +1,10 @@
-"""The MLX runtime: OpenBLAS before MLX on Linux, and a probe that the libraries are the ones this code was written for.
+"""The MLX runtime: a fast BLAS before MLX on Linux, and a probe that the libraries are those this code was written for.
 
 Import this module and call ``start`` before anything imports ``mlx.core``.
 """
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import importlib
 import re
 import sys
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import blas
 from medtune.model.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ USED = (
 @cache
 def start() -> str:
     """Speed up the CPU where it computes, probe the libraries, print one line and return it; once per process."""
-    blas = load_openblas()
+    multiplier = blas.load()
     probe()
     import mlx.core as mx
 
@@ -52,7 +51,7 @@ def start() -> str:
 
     device = "Metal" if mx.metal.is_available() else str(mx.default_device()).removeprefix("Device(").split(",")[0]
     names = ", ".join(f"{name} {metadata.version(name)}" for name in ("mlx", "mlx-lm", "mlx-vlm"))
-    line = f"{names} · {device}{f' · {blas}' if blas else ''}"
+    line = f"{names} · {device}{f' · {multiplier}' if multiplier else ''}"
     print(line, flush=True)
     return line
 
@@ -99,19 +98,6 @@ def _pin(dist: str) -> str:
         if name == dist and "extra" not in marker and (not marker or wanted in marker.replace('"', "'")):
             return spec.strip()
     return dist
-
-
-def load_openblas() -> str:
-    """MLX's Linux wheel brings reference BLAS; symbols loaded globally before it are used instead (60 times faster)."""
-    if not sys.platform.startswith("linux"):
-        return ""
-    if "mlx.core" in sys.modules:
-        return "BLAS: as loaded before"
-    try:
-        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        return tr("OpenBLAS not found: much slower on this CPU (Debian: apt-get install libopenblas0-pthread)")
-    return "OpenBLAS"
 
 
 def compute_dtype() -> mx.Dtype | None:

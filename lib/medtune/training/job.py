@@ -34,8 +34,6 @@ from medtune.training.step import Step
 from medtune.training.trainer import Trainer
 from medtune.training.trunk import Trunk
 
-KTO_MICRO_BATCH = 4
-
 
 def check_share(config: TrainConfig, cluster: Cluster) -> None:
     """Every machine needs at least one example of each micro-batch, and all the same number."""
@@ -53,34 +51,9 @@ def check_share(config: TrainConfig, cluster: Cluster) -> None:
         )
 
 
-def check_kto(config: TrainConfig) -> None:
-    """KTO's estimate of the divergence is a mean over the micro-batch: noise when that is small."""
-    micro = config.batch_size // config.grad_accumulation_steps
-    if config.objective.negatives == "kto" and micro < KTO_MICRO_BATCH:
-        raise UserError(
-            tr(
-                "objective.negatives: kto needs {least} examples in a micro-batch, it has {micro}; raise batch_size, "
-                "or set negatives to auto",
-                least=KTO_MICRO_BATCH,
-                micro=micro,
-            )
-        )
-
-
 def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
     """Hash of everything that decides a run's result."""
     return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
-
-
-def check_cache(config: TrainConfig) -> None:
-    """Refuse a cache of what is different at every step."""
-    if config.lora.restless and config.trunk_cache == "on":
-        raise UserError(
-            tr(
-                "trunk_cache: on, but lora.{name} changes the trunk at every step; set it to auto or off",
-                name=config.lora.restless[0],
-            )
-        )
 
 
 def open_store(cache: Path, base: Base, architecture: Architecture, first: int) -> Store:
@@ -162,9 +135,7 @@ def assemble(
 
     ``cache`` keeps the trunk's activations; ``order`` replaces the order in which the examples are drawn.
     """
-    check_kto(config)
     check_share(config, cluster)
-    check_cache(config)
     plan = planner.for_run(config, dataset.root, run)
     chat = Chat(base)
     material = gather(dataset, chat, config)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ import numpy as np
 def main(folder: str, request: str, answer: str) -> None:
     """Load the folder, answer every case of the request, write the arrays."""
     if sys.platform == "linux":
-        try:  # MLX's Linux wheel brings slow reference BLAS; must be loaded before mlx
-            ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+        try:  # MLX's Linux wheel brings slow reference BLAS; must be loaded before mlx: the one medtune tried and took
+            ctypes.CDLL(os.environ.get("MEDTUNE_OPENBLAS", "libopenblas.so.0"), mode=ctypes.RTLD_GLOBAL)
         except OSError:
             print("OpenBLAS not found: slower", file=sys.stderr)
     import mlx.core as mx
