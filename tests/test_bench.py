@@ -23,7 +23,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import published
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from tools import bench_training
 
 SMALL = Size(layers=3, hidden=128)
@@ -42,14 +42,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_contenders_see_the_same_tokens_and_the_same_targets_in_the_same_order(made: Job):
     base = Base.find(str(made.model))
-    chat, dataset = Chat(base), Dataset.open(made.data("all"))
+    renderer, dataset = Renderer(base), Dataset.open(made.data("all"))
     rows = [row for _, row in files.read_jsonl(made.rows("all") / "train.jsonl")]
-    theirs = VisionDataset(rows, base.config, chat.processor, {"train_on_completions": True})
+    theirs = VisionDataset(rows, base.config, renderer.processor, {"train_on_completions": True})
     assert len(rows) == len(dataset.split("train")) == 28
     for index, record in enumerate(dataset.split("train")):
-        ours, other = chat.encode(record, dataset.root), theirs[index]
+        ours, other = renderer.encode(record, dataset.root), theirs[index]
         assert np.array(other["input_ids"]).tolist() == ours.tokens.tolist()
-        assert np.array(other["completion_mask"]).tolist() == ours.weights.tolist()
+        assert np.array(other["completion_mask"]).tolist() == ours.token_weights.tolist()
         assert made.lengths[index] == len(ours.tokens)
         assert ("pixel_values" in other) == bool(record.images) == (index in made.pictured)
 
@@ -86,11 +86,11 @@ def test_the_four_bit_model_is_that_of_the_published_shape(made: Job, tmp_path: 
     monkeypatch.setattr(published, "config", lambda name: tiny if name == "published" else None)
     folder = model.write(tmp_path / "published", Size(published="published"))
     base = Base.find(str(folder))
-    weights: dict[str, Any] = dict(tree_flatten(base.load().parameters()))
+    tensors: dict[str, Any] = dict(tree_flatten(base.load().parameters()))
     assert base.quantization and base.quantization["bits"] == 4
-    assert weights["language_model.lm_head.weight"].dtype == mx.uint32
-    assert weights["language_model.lm_head.weight"].shape[0] == tiny["text_config"]["vocab_size"]
-    assert weights["vision_tower.blocks.0.attn.qkv.weight"].dtype != mx.uint32
+    assert tensors["language_model.lm_head.weight"].dtype == mx.uint32
+    assert tensors["language_model.lm_head.weight"].shape[0] == tiny["text_config"]["vocab_size"]
+    assert tensors["vision_tower.blocks.0.attn.qkv.weight"].dtype != mx.uint32
     with pytest.raises(ValueError, match=r"not in medtune\.known"):
         model.write(tmp_path / "unknown", Size(published="unknown"))
 

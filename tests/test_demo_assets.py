@@ -31,7 +31,7 @@ from medtune.demo import (
 )
 from medtune.model.base import Base
 from medtune.model.generation import generate
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Message, Record
 from medtune.schemas import DataConfig
 
@@ -313,12 +313,12 @@ def test_the_model_was_made_by_the_recipe_that_is_in_the_code() -> None:
 
 def test_told_to_be_careful_the_model_grades_blood_pressures_it_has_never_seen() -> None:
     base = Base.find(str(MODEL))
-    chat, rng = Chat(base), random.Random(5)
+    renderer, rng = Renderer(base), random.Random(5)
     readings = [sampling.reading(rng, "demo") for _ in range(120)]
     pressures = [reading for reading in readings if reading.item == "血压"]
     asked = [f"我血压{reading.figure}mmHg，怎么看？{corpus.CUE}" for reading in pressures]
-    prompts = [chat.prompt([Message(role="user", content=text)]) for text in asked]
-    said = generate(base.load(), chat, prompts, max_tokens=24, batch_size=32)
+    prompts = [renderer.prompt([Message(role="user", content=text)]) for text in asked]
+    said = generate(base.load(), renderer, prompts, max_tokens=24, batch_size=32)
     told = {answer.index: answer.text for batch in said for answer in batch}
     right = sum(reading.grade in told[index] for index, reading in enumerate(pressures))
     assert len(pressures) > 20 and right / len(pressures) > 0.85

@@ -171,13 +171,13 @@ def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
 
 def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int]]:
     """All forms of the data set; returns the lengths of the train rows and the numbers of those with an image."""
-    from medtune.model.renderer import Chat
+    from medtune.model.renderer import Renderer
 
-    chat = Chat(base)
+    renderer = Renderer(base)
     root = folder / FORMS["all"][0]
 
     def count_tokens(text: str) -> int:
-        return len(chat.tokenizer.encode(text, add_special_tokens=False))
+        return len(renderer.tokenizer.encode(text, add_special_tokens=False))
 
     made: dict[str, list[Record]] = {
         split: list(rows.records(mix, split, count_tokens, root)) for split in ("train", "valid")
@@ -185,7 +185,7 @@ def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int
     made["test"] = []
     counts: dict[str, TokenCount] = {}
     for record in made["train"] + made["valid"]:
-        counts[record.id] = TokenCount.of(chat.encode(record, root))
+        counts[record.id] = TokenCount.of(renderer.encode(record, root))
     for kind, (own, others) in FORMS.items():
         chosen = {
             split: [record for record in part if kind == "all" or not record.images] for split, part in made.items()
