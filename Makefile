@@ -10,9 +10,8 @@ SHELL := /bin/bash
 given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
 RUN            := adapters_v2
 override RUN   := $(RUN:/=)
-ORIGIN         := $(RUN)/.origin
 begun          := $(wildcard $(RUN)/metrics.jsonl $(RUN)/training.json)
-came           := $(if $(begun),$(shell cat $(ORIGIN) 2>/dev/null))
+came           := $(if $(begun),$(shell cat $(RUN)/.origin 2>/dev/null))
 
 VENV           := .venv
 PROFILE        := demo
@@ -25,6 +24,8 @@ HOSTS          :=
 REPORT_LANG    := zh
 ALLOW_DOWNLOAD :=
 PINNED         :=
+FOLDER         :=
+OUT            :=
 export MEDTUNE_ALLOW_DOWNLOAD := $(ALLOW_DOWNLOAD)
 
 PY         := $(VENV)/bin/python
@@ -37,7 +38,7 @@ REPORT     := docs/reports/$(notdir $(RUN))/REPORT.md
 
 # SET as --set, for the stage that was asked for by name only.
 set     = $(if $(filter $(1),$(MAKECMDGOALS)),$(foreach pair,$(SET),--set '$(pair)'))
-SETTLED := data plan train test-model chat deploy prove rollback undeploy ablate
+SETTLED := data plan train test-model chat deploy prove rollback undeploy export ablate
 against = $(if $(BASELINE),--baseline '$(BASELINE)')
 
 prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml --out $(DATA)
@@ -62,7 +63,7 @@ endif
 # An imported adapter was trained elsewhere: there is nothing to train it again from, and perhaps nothing to test it on.
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
-.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy report all import
+.PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
 .PHONY: test test-fast test-all check lint bench ablate lock clean ask
 
 help: ## this list
@@ -112,6 +113,12 @@ rollback: $(READY) ## bring back the model deployed before
 undeploy: $(READY) ## take the deployed model out of LM Studio
 	$(deploy) --undeploy $(call set,undeploy)
 
+inspect: $(READY) ## what LM Studio would make of any model folder: FOLDER=...
+	$(PY) tools/inspect_model.py $(FOLDER)
+
+export: $(READY) ## the deployed model in Hugging Face's layout, for llama.cpp: OUT=FOLDER
+	$(PY) tools/export_hf.py $(RUN) --config $(CONFIGS)/deploy.yaml --out $(OUT) $(call set,export)
+
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
 
@@ -120,9 +127,7 @@ $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data))
 
 ifeq ($(imported),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call set,train)) | $(READY)
-	@[ -n "$(begun)" ] || { mkdir -p $(RUN); echo '$(CONFIGS) $(DATA)' > $(ORIGIN); }
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
-	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
 endif
 
 $(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)

@@ -1,7 +1,8 @@
-"""Stand-ins for a finished run: adapters with random numbers on a small base, and the receipt that names the base."""
+"""Stand-ins: a finished run, adapters with random numbers on a small base and their receipt, and an LM Studio."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,25 @@ def write_run(
     files.write_json(run / "training.json", vars(receipt))
     (run / "deploy.yaml").write_text(CONFIG, encoding="utf-8")
     return run
+
+
+class App:
+    """LM Studio as far as the proof sees it: its `lms` is a script, its server is for the test to play."""
+
+    def __init__(self, home: Path, port: int, key: str = "medtune/small-v2") -> None:
+        self.home, self.log = home, home / "lms.log"
+        self.listed: list[dict[str, Any]] = [
+            {"type": "llm", "modelKey": key.lower().partition("/")[2], "format": "safetensors", "vision": True,
+             "sizeBytes": 1, "path": key, "architecture": "qwen3_vl", "maxContextLength": 4096}
+        ]  # fmt: skip
+        self.running, self.port = True, port
+
+    def install(self) -> None:
+        program = self.home / "bin" / "lms"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        status = json.dumps({"running": self.running, "port": self.port})
+        program.write_text(
+            f'#!/bin/sh\necho "$@" >> \'{self.log}\'\ncase "$1" in\n'
+            f"ls) echo '{json.dumps(self.listed)}';;\nserver) echo '{status}';;\nesac\n"
+        )
+        program.chmod(0o755)

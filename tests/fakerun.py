@@ -307,10 +307,12 @@ def deployment(run: Path, data: Path) -> dict[str, Any]:
     folder = run / "lmstudio" / "medtune" / "Qwen3-VL-30B-Medical-V2"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(b"fused" * 2000)
+    weights = {"adapted": 64, "untouched": 1037, "least_share": 0.99912, "least_cosine": 0.99871}
+    off = [{"fault": "server_off", "lms": "lms"}]
     levels = [
-        {"level": "L0", "name": "matrices", "verdict": "passed", "figures": {"worst_cosine": 0.99871}, "note": ""},
-        {"level": "L1", "name": "answers", "verdict": "passed", "figures": {"prompts": 4}, "note": ""},
-        {"level": "L3", "name": "running app", "verdict": "skipped", "figures": {}, "note": "LM Studio is not running"},
+        {"level": "L0", "name": "weights", "verdict": "passed", "figures": weights, "faults": []},
+        {"level": "L1", "name": "answers", "verdict": "passed", "figures": {"prompts": 4}, "faults": []},
+        {"level": "L3", "name": "LM Studio itself", "verdict": "skipped", "figures": {}, "faults": off},
     ]
     results = {
         "folder": str(folder),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,11 +26,13 @@ from medtune.model import adapters
 from medtune.model.base import Base
 from medtune.model.tensors import Shard
 from medtune.receipt import Receipt
+from medtune.report import facts, markdown
 from medtune.run import WEIGHTS
-from tests.deployed import write_run
-from tools import deploy_to_lmstudio
+from tests.deployed import App, write_run
+from tools import deploy_to_lmstudio, export_hf, inspect_model
 
 SYSTEM = "你是一位医生。"
+served = l3_served.check  # the level itself, which `unproved` replaces
 
 
 def _deploy(run: Path, *more: str) -> int:
@@ -44,9 +47,10 @@ def _without_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unproved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the levels that need no process of their own, for tests about something else."""
-    quick = [(level, module) for level, module in proof.levels(after_commit=False) if level == "L0"]
-    monkeypatch.setattr(proof, "levels", lambda *, after_commit: iter([] if after_commit else quick))
+    """Only the levels that need no process of their own look, for tests about something else."""
+    for level, module in proof.levels():
+        if level != "L0":
+            monkeypatch.setattr(module, "check", lambda subject: Verdict("skipped"))
     monkeypatch.setattr(references, "record", lambda *args: references.References([], ""))
 
 
@@ -110,6 +114,33 @@ def test_a_second_version_can_be_rolled_back_and_the_model_taken_out(run: Path, 
     assert not any((run / "lmstudio").iterdir())
 
 
+def test_a_model_may_be_called_as_the_original_was_and_the_app_finds_it_under_that_name(
+    run: Path, unproved: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "Qwen3-VL-30B-Medical-V2-Accuracy"
+    app = App(Path.home() / ".lmstudio", 9, f"medtune/{name}".lower())  # as the app may index it
+    app.install()
+    none = np.zeros((1, 2))
+    item = references.Reference(canaries.Canary("c", ()), np.arange(3), [1], none, none, None, "收缩压", "您好")
+    monkeypatch.setattr(references, "record", lambda *args: references.References([item], ""))
+    monkeypatch.setattr(l3_served, "check", served)
+    monkeypatch.setattr(Server, "described", lambda self: [{"key": name, "format": "mlx"}])
+    monkeypatch.setattr(Server, "complete", lambda self, model, messages, max_tokens: "收缩压偏高")
+    assert _deploy(run, "--set", f"name={name}") == 0
+    said, home = capsys.readouterr().out, Path.home().resolve() / ".lmstudio"
+    assert "L3 LM Studio itself: passed · 1 of 1 telling answers" in said and f"My Models, medtune/{name}, Chat" in said
+    assert f"load {name.lower()} --exact" in app.log.read_text()
+    folder = home / "models" / "medtune" / name
+    assert f"\n# {name}\n" in (folder / "README.md").read_text(encoding="utf-8")
+    assert files.read_json(home / "config-presets" / f"{name}.preset.json")["name"] == name
+    results = Receipt.read(run / "deployment.json").results
+    assert (results["name"], results["folder"], results["proofs"][-1]["verdict"]) == (name, str(folder), "passed")
+    assert f"`medtune/{name}`" in markdown.render(facts.gather(run), "en", "", set())
+    assert _deploy(run, "--set", f"name={name.lower()}") == 1
+    assert f"is there as medtune/{name}" in capsys.readouterr().err
+    assert _deploy(run, "--undeploy", "--set", f"name={name}") == 0 and not folder.exists()
+
+
 @pytest.mark.usefixtures("unproved")
 def test_where_lm_studio_is_installed_the_folder_goes_among_its_models(
     run: Path, capsys: pytest.CaptureFixture[str]
@@ -146,7 +177,8 @@ def test_an_answer_of_the_app_that_is_the_bases_brings_the_old_version_back(
         def found(subject: Any, *, after_commit: bool = False) -> Any:
             assert subject.folder.exists()
             kind: Any = verdict if after_commit else "passed"
-            yield Verdict("L3" if after_commit else "L0", "LM Studio itself", kind, {"untouched": 1}, "like the base's")
+            faults = [{"fault": "not_mlx_vision"}] if kind == "failed" else []
+            yield Verdict(kind, {"untouched": 1}, faults, "L3" if after_commit else "L0", "LM Studio itself")
 
         return found
 
@@ -156,7 +188,8 @@ def test_an_answer_of_the_app_that_is_the_bases_brings_the_old_version_back(
     write_run(run, base, size=0.2)
     monkeypatch.setattr(proof, "run", levels("failed"))
     assert _deploy(run) == 1
-    assert "refused at L3 (LM Studio itself): like the base's" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "refused at L3 (LM Studio itself): LM Studio does not list it as an MLX model with vision" in said
     assert files.sha256(_folder(run) / "model.safetensors") == first
     assert not (run / "deployment.json").exists()
 
@@ -226,6 +259,8 @@ def test_another_chat_template_than_the_trained_one_is_refused(
     ("setting", "said"),
     [
         ("publisher=lmstudio-community", "is not yours"),
+        ("publisher=LMStudio-Community", "LMStudio-Community is not yours"),
+        ("publisher=../up", "publisher"),
         ("name=Mein Modell", "name"),
         ("precision=5bit", "precision"),
         ("system_prompt=etwas anderes", "not the one of the training"),
@@ -260,11 +295,28 @@ def test_an_incomplete_base_is_one_line(
     assert said in capsys.readouterr().err
 
 
-def test_without_a_run_the_folder_of_somebody_can_be_inspected(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.call(deploy_to_lmstudio.main, ["--inspect", str(base)]) == 0
+def test_the_folder_of_somebody_can_be_inspected_and_a_bad_one_is_exit_code_1(
+    tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.call(inspect_model.main, [str(base)]) == 0
     said = capsys.readouterr().out
     assert "qwen3_vl · not quantised · with vision" in said and "nothing found that speaks against it" in said
-    assert cli.call(deploy_to_lmstudio.main, ["--inspect", "/no/such/folder"]) == 1
+    bad = shutil.copytree(base, tmp_path / "bad")
+    (bad / "preprocessor_config.json").unlink()
+    assert cli.call(inspect_model.main, [str(bad)]) == 1
+    told = capsys.readouterr()
+    assert "  ✗ preprocessor_config.json: missing" in told.out
+    assert told.err.startswith("error: ✗ 1 problems; the first one decides: preprocessor_config.json: missing")
+    assert cli.call(inspect_model.main, ["/no/such/folder"]) == 1
+
+
+def test_the_flag_of_before_still_inspects_and_says_where_it_went(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.call(deploy_to_lmstudio.main, ["--inspect", str(base)]) == 0
+    told, moved = capsys.readouterr(), f"tools/inspect_model.py {base}, or make inspect FOLDER={base}"
+    assert "nothing found that speaks against it" in told.out
+    assert told.err == f"--inspect is a tool of its own now: {moved}\n"
 
 
 @pytest.mark.parametrize("moe", [False, True])
@@ -284,10 +336,15 @@ def test_the_export_in_hugging_faces_layout_is_the_same_model(tmp_path: Path, mo
 
 @pytest.mark.usefixtures("unproved")
 def test_the_deployed_model_is_what_is_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _deploy(run, "--export", "hf", str(tmp_path / "hf")) == 1
+    exported = [str(run), "--config", str(run / "deploy.yaml"), "--out", str(tmp_path / "hf")]
+    assert cli.call(export_hf.main, exported) == 1
     assert "run `make deploy` first" in capsys.readouterr().err
-    assert _deploy(run) == 0 and _deploy(run, "--export", "hf", str(tmp_path / "hf")) == 0
+    assert _deploy(run) == 0 and cli.call(export_hf.main, exported) == 0
+    assert "convert_hf_to_gguf.py" in capsys.readouterr().out
     assert kl(_logprobs(_folder(run)), _logprobs(tmp_path / "hf")) < 1e-4
+    assert _deploy(run, "--export", "hf", str(tmp_path / "before")) == 0
+    assert "--export hf is a tool of its own now: tools/export_hf.py" in capsys.readouterr().err
+    assert _contents(tmp_path / "before") == _contents(tmp_path / "hf")
 
 
 @pytest.mark.slow("deploys twenty times and kills each")
@@ -398,7 +455,7 @@ def test_a_deployed_model_can_be_proved_again_and_the_receipt_says_what_was_foun
     assert "no such receipt" in capsys.readouterr().err
     assert _deploy(run) == 0
     before = {path.name: files.sha256(path) for path in _folder(run).iterdir()}
-    found = Verdict("L3", "LM Studio itself", "passed", {"telling": 5, "like_tuned": 5}, "")
+    found = Verdict("passed", {"telling": 5, "like_tuned": 5}, [], "L3", "LM Studio itself")
     monkeypatch.setattr(proof, "run", lambda subject, *, after_commit=False: iter([found] if after_commit else []))
     assert _deploy(run, "--prove") == 0
     assert "5 of 5 telling answers like base + adapter's" in capsys.readouterr().out

@@ -37,7 +37,7 @@ def _fuse(base: Path, run: Path, out: Path, precision: Any = "auto") -> Fused:
     out.mkdir()
     fuse.write(weights, changes, out)
     quantization = fuse.quantization_after(found.quantization, changes)
-    folder.write(found, folder.Text(found.chat_template, quantization, "card"), out)
+    folder.write(found, out, template=found.chat_template, quantization=quantization, card="card")
     return out, changes
 
 
@@ -179,8 +179,8 @@ def test_auto_takes_the_smallest_form_that_keeps_the_change(
         run = write_run(tmp_path / name, base, size=size)
         changes = fuse.plan(Weights.open(base), Base.find(str(base)).quantization, deltas.read(run), "auto")
         forms[name] = {change.form.label for change in changes}
-        kept = [change.survival for change in changes if change.form.bits]
-        assert all(survival.share >= 0.95 and survival.cosine >= 0.95 and survival.noise < 0.02 for survival in kept)
+        kept = [change.fidelity for change in changes if change.form.bits]
+        assert all(fidelity.share >= 0.95 and fidelity.cosine >= 0.95 and fidelity.noise < 0.02 for fidelity in kept)
     assert forms == {"large": {"8bit"}, "middle": {"8bit"}, "small": {"bf16"}}
 
 
@@ -189,9 +189,9 @@ def test_four_bits_round_a_small_change_away(bases: Callable[[bool, int | None],
     run = write_run(tmp_path / "run", base, size=0.008)
     found = Base.find(str(base)).quantization
     changes = fuse.plan(Weights.open(base), found, deltas.read(run), "keep")
-    assert max(change.survival.share for change in changes) < 0.7
-    assert max(change.survival.cosine for change in changes) < 0.3
-    assert all(0.001 < change.survival.relative < 0.01 for change in changes)
+    assert max(change.fidelity.share for change in changes) < 0.7
+    assert max(change.fidelity.cosine for change in changes) < 0.3
+    assert all(0.001 < change.fidelity.relative < 0.01 for change in changes)
 
 
 @pytest.mark.parametrize("precision", ["keep", "bf16", "8bit", "4bit"])
@@ -233,7 +233,7 @@ def test_half_an_adapter_is_refused(tmp_path: Path, dense_twin: Path) -> None:
 def test_an_adapter_that_does_nothing_counts_as_kept_and_changes_no_byte(tmp_path: Path, dense_twin: Path) -> None:
     run = write_run(tmp_path / "run", dense_twin, size=0.0)
     out, changes = _fuse(dense_twin, run, tmp_path / "out")
-    assert {(c.survival.share, c.survival.relative) for c in changes} == {(1.0, 0.0)}
+    assert {(c.fidelity.share, c.fidelity.relative) for c in changes} == {(1.0, 0.0)}
     before, after = Weights.open(dense_twin).tensors, Weights.open(out).tensors
     assert {n: sha256(t) for n, t in before.items()} == {n: sha256(t) for n, t in after.items()}
 

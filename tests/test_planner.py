@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from workshop import settings_file, write_dataset
+from workshop import instance, settings_file, sizes, write_dataset
 
 from medtune import cli, config, files, planner
 from medtune.dataset import Dataset
@@ -36,63 +35,11 @@ def settings(profile: str = "demo", *overrides: str) -> TrainConfig:
     return config.load(TrainConfig, CONFIGS / profile / "train.yaml", overrides)
 
 
-def instance(shape: dict[str, Any]) -> Any:
-    """The libraries' own model of this config.json, its arrays not yet made: 30 billion parameters take no memory."""
-    copy = json.loads(json.dumps(shape))
-    if "vision_config" not in shape:
-        module = importlib.import_module(f"mlx_lm.models.{shape['model_type']}")
-        return module.Model(module.ModelArgs.from_dict(copy))
-    from mlx_vlm.utils import update_module_configs
-
-    module = importlib.import_module(f"mlx_vlm.models.{shape['model_type']}")
-    settings = module.ModelConfig.from_dict(copy)
-    return module.Model(update_module_configs(settings, module, copy, ["text", "vision"]))
-
-
-def sizes(model: Any) -> dict[str, int]:
-    """Parameters of a loaded model by module."""
-    from mlx.utils import tree_flatten
-
-    counts: dict[str, int] = {}
-    for name, value in tree_flatten(model.parameters()):
-        module = name.rsplit(".", 1)[0]
-        counts[module] = counts.get(module, 0) + value.size
-    return counts
-
-
 @pytest.mark.parametrize("name", published.names())
 def test_the_built_in_models_have_the_parameters_of_mlx_vlms_classes_module_by_module(name: str) -> None:
     shape = published.config(name)
     assert shape is not None
-    assert {weight.name: weight.size for weight in Model(shape, settings(), GPU).weights} == sizes(instance(shape))
-
-
-TEXT = {
-    "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": 4, "rms_norm_eps": 1e-6,
-    "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 512, "rope_theta": 1e4,
-}  # fmt: skip
-SPARSE = {
-    "num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2, "mlp_only_layers": [],
-    "moe_intermediate_size": 48, "norm_topk_prob": True,
-}  # fmt: skip
-VISION = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}
-ROPE = {"rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
-FAMILIES = [
-    {"model_type": "qwen3", **TEXT, "head_dim": 32, "tie_word_embeddings": True},
-    {"model_type": "qwen3_moe", **TEXT, **SPARSE, "head_dim": 16, "tie_word_embeddings": False},
-    {"model_type": "qwen2", **TEXT, "tie_word_embeddings": False},
-    {"model_type": "llama", **TEXT, "attention_bias": True, "mlp_bias": True},
-    {"model_type": "qwen2_5_vl", **TEXT, **ROPE, "tie_word_embeddings": False,
-     "vision_config": {**VISION, "model_type": "qwen2_5_vl", "hidden_size": 32, "intermediate_size": 40,
-                       "out_hidden_size": 64}},
-    {"model_type": "qwen2_vl", **TEXT, **ROPE, "tie_word_embeddings": True,
-     "vision_config": {**VISION, "model_type": "qwen2_vl", "embed_dim": 32, "mlp_ratio": 4.0, "hidden_size": 64}},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("shape", FAMILIES, ids=lambda shape: shape["model_type"])
-def test_the_other_families_are_counted_module_by_module_too(shape: dict[str, Any]) -> None:
-    assert {weight.name: weight.size for weight in Model(shape, settings(), GPU).weights} == sizes(instance(shape))
+    assert {module.name: module.size for module in Model(shape, settings(), GPU).modules} == sizes(instance(shape))
 
 
 def test_a_model_of_another_family_is_refused_by_name() -> None:
@@ -110,7 +57,7 @@ def test_a_model_of_another_family_is_refused_by_name() -> None:
     ],
 )
 def test_the_built_in_models_have_the_published_number_of_parameters(name: str, parameters: int) -> None:
-    assert sum(weight.size for weight in Model(published.config(name) or {}, settings(), GPU).weights) == parameters
+    assert sum(module.size for module in Model(published.config(name) or {}, settings(), GPU).modules) == parameters
 
 
 @pytest.mark.parametrize("bits", [None, 4, 8])

@@ -245,10 +245,17 @@ def test_the_chinese_report_says_nothing_in_english_but_names(run: Path) -> None
     text = report(run, lang="zh")
     text = re.sub(r"```.*?```|`[^`]*`|!\[.*?\]\(.*?\)", "", text, flags=re.S)
     phrases = re.findall(r"\b[a-z]+ [a-z]+ [a-z]+\b", text)
-    allowed = {"is not running"}  # the note of a proof comes from its stage
-    assert [
-        phrase for phrase in phrases if not any(word in phrase for word in allowed) and phrase != "is not running"
-    ] == []
+    assert phrases == []
+
+
+def test_a_proof_is_told_in_the_reports_language_and_an_old_receipts_note_as_it_stands(run: Path) -> None:
+    english, chinese = report(run), report(run, lang="zh")
+    assert "64 matrices moved (share ≥ 0.999, cosine ≥ 0.999), 1037 tensors untouched" in english
+    assert "| L3 LM Studio itself | — not run |  | LM Studio's server is not running;" in english
+    assert "| L3 LM Studio 本身 | — 未运行 |  | LM Studio 的服务没有运行；" in chinese and "| prompts 4 |" in chinese
+    old = {"level": "L3", "name": "LM Studio itself", "verdict": "failed", "figures": {}, "note": "of 3 telling"}
+    edit(run / "deployment.json", proofs=[old])
+    assert "| L3 LM Studio 本身 | ❌ 未通过 |  | of 3 telling |" in report(run, lang="zh")
 
 
 def test_without_a_chinese_font_the_figures_speak_english(

@@ -99,6 +99,41 @@ def test_a_folder_of_somebody_else_is_neither_replaced_nor_removed(place: Place)
     assert (place.folder / "model.safetensors").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("other", ["medtune/Small-V2", "MedTune/small-v2"])
+def test_a_name_that_is_there_in_another_case_is_neither_replaced_nor_removed(place: Place, other: str) -> None:
+    theirs = place.models / other
+    theirs.mkdir(parents=True)
+    (theirs / "model.safetensors").write_text("theirs")
+    with pytest.raises(UserError, match=f"is there as {other}, which differs only in upper and lower case"):
+        _deploy(place, "one")
+    with pytest.raises(UserError, match="differs only"), transaction.locked(place):
+        pytest.fail("it was let in")
+    assert [path for path in place.models.rglob("*") if path.is_file()] == [theirs / "model.safetensors"]
+
+
+def test_what_we_deployed_stays_ours_whatever_stands_beside_it_in_another_case(place: Place) -> None:
+    _deploy(place, "one")
+    beside = place.folder.with_name("Small-V2")
+    if beside.exists():
+        pytest.skip("a file system that tells no case")
+    beside.mkdir()
+    _deploy(place, "two")
+    with transaction.locked(place):
+        transaction.undeploy(place)
+    assert list(place.folder.parent.iterdir()) == [beside]
+
+
+def test_a_record_of_another_spelling_makes_no_folder_ours(place: Place) -> None:
+    """A file system without case finds the record of `Small-V2` under `small-v2` as well."""
+    _deploy(place, "one")
+    files.write_json(place.ours, {"folder": str(place.folder.with_name("Small-V2"))})
+    with pytest.raises(UserError, match="was not deployed by medtune"):
+        _deploy(place, "two")
+    with transaction.locked(place), pytest.raises(UserError, match="nothing was removed"):
+        transaction.undeploy(place)
+    assert _version(place.folder) == "one"
+
+
 def test_a_second_deploy_at_once_is_refused(place: Place) -> None:
     with transaction.locked(place), pytest.raises(UserError, match="another deploy is under way"):
         _deploy(place, "one")

@@ -1,7 +1,9 @@
-"""Small data sets and settings the training tests share."""
+"""Small data sets, settings and models that tests share."""
 
 from __future__ import annotations
 
+import importlib
+import json
 import random
 from contextlib import redirect_stdout
 from io import StringIO
@@ -12,6 +14,7 @@ import yaml
 from PIL import Image
 
 from medtune import files
+from medtune.model import families
 from medtune.records import Message, Record, Span
 from tools import prepare_data
 
@@ -111,3 +114,26 @@ def prepared(raw: Path, model: Path, out: Path) -> Path:
     with redirect_stdout(StringIO()):
         prepare_data.main(arguments)
     return out
+
+
+def instance(config: dict[str, Any]) -> Any:
+    """The libraries' own model of this config.json, its arrays not yet made: 30 billion parameters take no memory."""
+    family, copy = families.of(config), json.loads(json.dumps(config))
+    module = importlib.import_module(family.classes)
+    if family.vision is None:
+        return module.Model(module.ModelArgs.from_dict(copy))
+    from mlx_vlm.utils import update_module_configs
+
+    settings = module.ModelConfig.from_dict(copy)
+    return module.Model(update_module_configs(settings, module, copy, ["text", "vision"]))
+
+
+def sizes(model: Any) -> dict[str, int]:
+    """Parameters of a loaded model by module."""
+    from mlx.utils import tree_flatten
+
+    counts: dict[str, int] = {}
+    for name, value in tree_flatten(model.parameters()):
+        module = name.rsplit(".", 1)[0]
+        counts[module] = counts.get(module, 0) + value.size
+    return counts

@@ -9,39 +9,35 @@ Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
 
 from __future__ import annotations
 
-from argparse import Namespace
+import sys
+from argparse import SUPPRESS, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medtune import cli, config, files, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.transaction import Place
 from medtune.i18n import tr
 from medtune.model import runtime
+from medtune.model.base import Base
+from medtune.receipt import DEPLOYMENT
+from medtune.run import Run
 from medtune.schemas import DeployConfig
-
-if TYPE_CHECKING:
-    from medtune.deployment.finishedrun import Run
 
 
 def parse(argv: list[str] | None) -> Namespace:
-    """The arguments; --inspect needs neither a run nor a config."""
+    """The arguments; --inspect, which has moved, needs neither a run nor a config."""
     parser = cli.parser(__doc__, required=False)
-    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder of a finished training")
+    cli.add_run(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say what would be written; write nothing")
     what.add_argument("--prove", action="store_true", help="prove the folder in place again, on every level there is")
     what.add_argument("--rollback", action="store_true", help="bring the version before this one back")
     what.add_argument("--undeploy", action="store_true", help="take the model out of LM Studio")
-    what.add_argument("--inspect", type=Path, metavar="FOLDER", help="say what LM Studio would make of a folder")
-    what.add_argument(
-        "--export", nargs=2, metavar=("hf", "OUT"), help="write the deployed model in Hugging Face's layout"
-    )
+    what.add_argument("--inspect", type=Path, help=SUPPRESS)
+    what.add_argument("--export", nargs=2, help=SUPPRESS)
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
     args = parser.parse_args(argv)
-    if not args.inspect and not (args.run and args.config):
-        parser.error("RUN and --config are needed")
     if args.export and args.export[0] != "hf":
         parser.error(f"--export {args.export[0]}: only hf is known")
     return args
@@ -51,77 +47,95 @@ def main(argv: list[str] | None = None) -> None:
     """Deploy, or one of its side paths."""
     args = parse(argv)
     if args.inspect:
-        from medtune.deployment import inspection
-
-        print("\n".join(inspection.report(args.inspect)))
+        inspect(args.inspect)
         return
-    settings = config.load(DeployConfig, args.config, args.set)
+    run = Run.chosen(args.run)
+    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
     if args.rollback or args.undeploy:
-        take_back(args, settings)
+        take_back(args, settings, run)
         return
     runtime.start()
-    from medtune.deployment import deploy as deployment
-    from medtune.deployment import hf_export
-    from medtune.deployment.finishedrun import Run
+    from medtune.deployment import deploy
 
-    run = Run.open(args.run)
     if args.export:
-        hf_export.write(Place.of(args.run, settings).folder, Path(args.export[1]))
-        print(tr("{folder}: the deployed model in Hugging Face's layout", folder=args.export[1]))
-        print(
-            tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=args.export[1])
-        )
+        export(Place.of(run.path, settings).folder, Path(args.export[1]))
     elif args.dry_run:
-        print("\n".join(deployment.plan(run, settings).lines()))
+        print("\n".join(deploy.plan(run, Base.of_training(run.training.results), settings).lines()))
     elif args.prove:
-        prove(args, settings, run)
+        prove_again(args, settings, run)
     else:
-        deploy(args, settings, run)
+        put_in_place(args, settings, run)
 
 
-def deploy(args: Namespace, settings: DeployConfig, run: Run) -> None:
+def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """The deploy itself, with its receipt."""
-    from medtune.deployment import deploy as deployment
+    from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    run.check_gate(args.allow_failed_gate)
-    path, inputs = args.run / "deployment.json", deployment.inputs(run, settings)
+    base = Base.of_training(run.training.results)
+    deploy.check_gate(run, args.allow_failed_gate)
+    path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
     with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
-        plan = deployment.plan(run, settings)
+        plan = deploy.plan(run, base, settings)
         print("\n".join(plan.lines()), flush=True)
-        pinned = stack.make() if args.pinned else stack.interpreter()
-        done.results = deployment.deploy(plan, pinned, print)
+        if args.pinned:
+            stack.make()
+        done.results = deploy.deploy(plan, print)
         done.outputs = {str(plan.place.folder.resolve() / row["name"]): row["sha256"] for row in done.results["files"]}
     print("\n".join(plan.advice()))
 
 
-def prove(args: Namespace, settings: DeployConfig, run: Run) -> None:
+def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Only the proof; the receipt's verdicts become the new ones."""
-    from medtune.deployment import deploy as deployment
+    from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deployment.plan(run, settings)
-    done = receipt.Receipt.read(args.run / "deployment.json")
-    pinned = stack.make() if args.pinned else stack.interpreter()
-    done.results["proofs"] = [verdict.facts for verdict in deployment.prove(plan, pinned, print)]
-    files.write_json(args.run / "deployment.json", vars(done))
+    plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+    done = run.deployment
+    if args.pinned:
+        stack.make()
+    done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
+    files.write_json(run.path / DEPLOYMENT, vars(done))
 
 
-def take_back(args: Namespace, settings: DeployConfig) -> None:
+def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Roll back or undeploy; the receipt goes, since it speaks of what is no longer there."""
-    at = Place.of(args.run, settings)
+    at = Place.of(run.path, settings)
     with transaction.locked(at):
         if args.rollback:
             transaction.rollback(at)
         else:
             preset.remove(at.work)
             transaction.undeploy(at)
-    (args.run / "deployment.json").unlink(missing_ok=True)
+    (run.path / DEPLOYMENT).unlink(missing_ok=True)
     print(
         tr("{folder}: the version before is back", folder=at.folder)
         if args.rollback
         else tr("{folder}: removed", folder=at.folder)
     )
+
+
+def inspect(folder: Path) -> None:
+    """A tool of its own now; here for one release more."""
+    from medtune.deployment.inspection import Inspection
+
+    _moved("--inspect", f"tools/inspect_model.py {folder}", f"make inspect FOLDER={folder}")
+    inspection = Inspection.of(folder)
+    print("\n".join([*inspection.lines, inspection.verdict]))
+
+
+def export(source: Path, out: Path) -> None:
+    """A tool of its own now; here for one release more."""
+    from medtune.deployment import hf_export
+
+    _moved("--export hf", f"tools/export_hf.py RUN --config FILE --out {out}", f"make export OUT={out}")
+    hf_export.write(source, out)
+    print("\n".join(hf_export.advice(out)))
+
+
+def _moved(flag: str, tool: str, target: str) -> None:
+    print(tr("{flag} is a tool of its own now: {tool}, or {target}", flag=flag, tool=tool, target=target),
+          file=sys.stderr)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from medtune.config import Strict
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
+from medtune.receipt import TRAINING
 from medtune.run import CONFIG, WEIGHTS
 
 
@@ -40,11 +41,11 @@ def main(argv: list[str] | None = None) -> None:
         f"source/{path.name}": files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()
     }
     redo = tr("import into another folder, or remove {run}", run=args.out)
-    with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
+    with receipt.stage(args.out / TRAINING, settings, inputs=inputs, replace=False, redo=redo) as done:
         runtime.start()
         from medtune.deployment import adapter_import
 
-        found = adapter_import.read(args.source, args.scale)
+        found = adapter_import.read(args.source, base.family, args.scale)
         config = adapter_import.write(found, base, args.out)
         done.results = {
             "base_model": {"name": base.name, "hash": base.weights_hash, "model_type": base.config["model_type"]},

@@ -18,6 +18,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what each generator of random numbers takes
+RESERVED = ("lmstudio-community", "mlx-community")  # LM Studio takes what lies there for its own, and hides it
 KTO_MICRO_BATCH = 4  # examples: its estimate of the divergence is a mean over the micro-batch, noise when that is small
 
 
@@ -28,13 +29,13 @@ def _known(kind: str) -> str:
 
 
 def _folder_name(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+([-._][a-z0-9]+)*", name):
-        raise ValueError(tr("must be small letters and digits, with one of - . _ between them"))
+    if not re.fullmatch(r"[A-Za-z0-9]+([-._][A-Za-z0-9]+)*", name):  # no spaces, nothing hidden
+        raise ValueError(tr("must be letters and digits, with one of - . _ between them"))
     return name
 
 
 CheckKind = Annotated[str, AfterValidator(_known)]
-Kebab = Annotated[str, AfterValidator(_folder_name)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class Source(Strict):
@@ -269,8 +270,8 @@ class EvalConfig(Strict):
 class DeployConfig(Strict):
     """deploy.yaml: adapters -> a folder LM Studio loads."""
 
-    publisher: Kebab  # first of the two folder levels LM Studio knows; not lmstudio-community, which is its own
-    name: Kebab  # second level; a new one for each version, since the app keeps settings by name
+    publisher: FolderName  # first of the two folder levels LM Studio knows; not lmstudio-community, which is its own
+    name: FolderName  # second level; a new one for each version, since the app keeps settings by name
     precision: Literal[
         "keep", "bf16", "8bit", "4bit", "auto"
     ]  # of the adapted matrices; auto: smallest that keeps 95 %
@@ -279,6 +280,6 @@ class DeployConfig(Strict):
 
     @model_validator(mode="after")
     def _own_publisher(self) -> DeployConfig:
-        if self.publisher in ("lmstudio-community", "mlx-community"):
+        if self.publisher.lower() in RESERVED:
             raise ValueError(tr("publisher {name} is not yours; choose a name of your own", name=self.publisher))
         return self

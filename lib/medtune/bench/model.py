@@ -15,6 +15,7 @@ from medtune import files
 from medtune.demo import config as blueprint
 from medtune.demo import random_model
 from medtune.errors import UserError
+from medtune.model import families
 from medtune.model import published as known
 
 HEAD = 64  # width of an attention head; two of them share one of keys and values
@@ -98,7 +99,9 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
     import mlx.nn as nn
     from mlx.utils import tree_flatten
 
-    module = importlib.import_module(f"mlx_vlm.models.{config['model_type']}")
+    from medtune.model.architecture import Architecture
+
+    module = importlib.import_module(families.of(config).classes)
     mx.random.seed(seed)
     model = module.Model(module.ModelConfig.from_dict(json.loads(json.dumps(config))))  # lazy: nothing is drawn yet
     model.set_dtype(mx.bfloat16 if bits else mx.float32)
@@ -106,7 +109,8 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
         config["quantization"] = config["quantization_config"] = random_model.quantize(model, bits, GROUP)
     for shard in folder.glob("model*.safetensors"):  # of an earlier model, perhaps with more layers
         shard.unlink()
-    layers = model.language_model.model.layers
+    architecture = Architecture.of(model)
+    layers = architecture.layers
     places: dict[str, str] = {}
 
     def save(name: str, prefix: str, part: nn.Module) -> None:
@@ -115,7 +119,7 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int, bits: int | 
         places.update(dict.fromkeys(tensors, name))
 
     for index in range(len(layers)):
-        save(f"model-layer-{index:02d}.safetensors", f"language_model.model.layers.{index}.", layers[index])
+        save(f"model-layer-{index:02d}.safetensors", f"{architecture.family.layers}.{index}.", layers[index])
         layers[index] = nn.Module()
         mx.clear_cache()
     save("model-rest.safetensors", "", model)

@@ -124,15 +124,18 @@ def summed_loss(model: Any, batch: Batch) -> mx.array:
     import mlx.core as mx
     import mlx.nn as nn
 
+    from medtune.model.architecture import Architecture
+
     ids = mx.array(batch.ids)
     seen = {} if batch.grid is None else {"image_grid_thw": mx.array(batch.grid)}
     pixels = None if batch.pixels is None else mx.array(batch.pixels)
     made = model.get_input_embeddings(ids, pixels, **seen)
-    hidden = model.language_model.model(
+    architecture = Architecture.of(model)
+    hidden = architecture.decoder(
         ids, inputs_embeds=made.inputs_embeds, position_ids=made.position_ids,
         visual_pos_masks=made.visual_pos_masks, deepstack_visual_embeds=made.deepstack_visual_embeds,
     )  # fmt: skip
-    logits = model.language_model.lm_head(hidden[mx.array(batch.rows), mx.array(batch.columns)])
+    logits = architecture.head(hidden[mx.array(batch.rows), mx.array(batch.columns)])
     return nn.losses.cross_entropy(logits, mx.array(batch.targets), reduction="sum")
 
 
@@ -146,11 +149,13 @@ def fit(model: Any, tokenizer: Tokenizer, recipe: Recipe, scratch: Path, save_ev
     import mlx.nn as nn
     import mlx.optimizers as optim
 
+    from medtune.model.architecture import Architecture
+
     def loss(model: Any, text: Batch, image: Batch) -> mx.array:
         return (summed_loss(model, text) + summed_loss(model, image)) / (len(text.targets) + len(image.targets))
 
     results = _open_eyes(model, recipe, scratch)
-    model.vision_tower.freeze()
+    Architecture.of(model).tower.freeze()
     model.train()
     warm = optim.linear_schedule(0.0, recipe.learning_rate, recipe.warmup)
     cooling = max(1, recipe.steps - recipe.warmup)
@@ -180,15 +185,15 @@ def _open_eyes(model: Any, recipe: Recipe, scratch: Path) -> dict[str, float]:
     """Train the vision tower, or take it from `scratch`; returns the shares of signs and topics it names."""
     from mlx.utils import tree_flatten
 
-    path = scratch / "eyes.safetensors"
+    from medtune.model.architecture import Architecture
+
+    tower, path = Architecture.of(model).tower, scratch / "eyes.safetensors"
     if not path.exists():
-        shares = vision_pretraining.train(
-            model.vision_tower, recipe.seed, recipe.eye_steps, recipe.eye_images, recipe.eye_rate
-        )
+        shares = vision_pretraining.train(tower, recipe.seed, recipe.eye_steps, recipe.eye_images, recipe.eye_rate)
         said = {"recipe": json.dumps(asdict(recipe)), "named": json.dumps(shares)}
-        _write(path, dict(tree_flatten(model.vision_tower.parameters())), said)
+        _write(path, dict(tree_flatten(tower.parameters())), said)
     weights, said = _read(path, recipe)
-    model.vision_tower.load_weights(list(weights.items()))
+    tower.load_weights(list(weights.items()))
     return {f"named_{what}": share for what, share in json.loads(said["named"]).items()}
 
 

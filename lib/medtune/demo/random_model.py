@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medtune.demo.config import Shape, write
+from medtune.model import families
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -70,7 +71,7 @@ def random_model(config: dict[str, Any], seed: int) -> nn.Module:
     """mlx-vlm's own model class for this config, in float32, with MLX's own start drawn from `seed`."""
     import mlx.core as mx
 
-    module = importlib.import_module(f"mlx_vlm.models.{config['model_type']}")
+    module = importlib.import_module(families.of(config).classes)
     settings = module.ModelConfig.from_dict(json.loads(json.dumps(config)))
     mx.random.seed(seed)
     model = module.Model(settings)
@@ -89,7 +90,7 @@ def quantize(model: nn.Module, bits: int, group: int = GROUP) -> dict[str, Any]:
     entry: dict[str, Any] = {"group_size": group, "bits": bits, "mode": "affine"}
 
     def how(path: str, module: nn.Module) -> bool | dict[str, Any]:
-        if "vision_tower" in path or not hasattr(module, "to_quantized"):
+        if families.is_vision(path) or not hasattr(module, "to_quantized"):
             return False
         if path.endswith("mlp.gate"):
             entry[path] = {"group_size": group, "bits": 8}

@@ -25,22 +25,17 @@ from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.adapters import AdapterConfig
 from medtune.model.base import Base
+from medtune.model.families import Family
 from medtune.model.tensors import Shard, Tensor, Weights
 from medtune.run import CONFIG, WEIGHTS
 
-FILES = ("adapter_model.safetensors", "adapters.safetensors", "weights.safetensors")
+FILES = ("adapter_model.safetensors", WEIGHTS, "weights.safetensors")
 PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
     (re.compile(r"\.lora_A(\.default)?\.weight$"), "lora_a", True),
     (re.compile(r"\.lora_B(\.default)?\.weight$"), "lora_b", True),
     (re.compile(r"\.lora_magnitude_vector(\.default)?(\.weight)?$"), "m", False),
 )
 PEFT_UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters")
-PREFIXES = (  # Hugging Face's beginning of a name, MLX's; the first that fits counts
-    ("model.language_model.", "language_model.model."),
-    ("model.visual.", "vision_tower."),
-    ("lm_head", "language_model.lm_head"),
-    ("model.", "language_model.model."),  # the text model by itself
-)
 
 
 @dataclass(frozen=True)
@@ -54,19 +49,23 @@ class Foreign:
     tensors: dict[str, mx.array]
 
 
-def read(source: Path, scale: float | None = None) -> Foreign:
-    """Read a folder; its layout is told from its config, ``scale`` replaces the multiplier it states."""
-    config = files.read_json(source / "adapter_config.json")
+def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
+    """Read a folder for a base of ``family``; its layout is told from its config.
+
+    ``scale`` replaces the multiplier it states.
+    """
+    config = files.read_json(source / CONFIG)
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
     Shard.open(path)  # says what is wrong with a file that is cut short or none
     stored: Any = mx.load(str(path))
-    found = _peft(source, config, stored) if "peft_type" in config else _mlx(source, config, stored)
+    layout = _peft if "peft_type" in config else _mlx
+    found = layout(source, family, config, stored)
     return found if scale is None else Foreign(found.layout, scale, found.dropout, found.dora, found.tensors)
 
 
-def _peft(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array]) -> Foreign:
+def _peft(source: Path, family: Family, config: Mapping[str, Any], stored: Mapping[str, mx.array]) -> Foreign:
     unread = [key for key in PEFT_UNREAD if config.get(key)]
     problems = [tr("{key}: not supported; merge it in PEFT first", key=key) for key in unread]
     if config["peft_type"] != "LORA":
@@ -78,7 +77,7 @@ def _peft(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array
             problems.append(tr("{name}: not a LoRA tensor of a linear layer", name=name))
             continue
         leaf, turn, hit = match
-        module = mlx_name(name[: hit.start()].removeprefix("base_model.model."))
+        module = family.mlx_name(name[: hit.start()].removeprefix("base_model.model."))
         tensors[f"{module}.{leaf}"] = value.T if turn else value
     raise_all(problems, str(source))
     rank = _stated(source, config, "r")
@@ -86,13 +85,13 @@ def _peft(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array
     return Foreign("peft", scale, float(config.get("lora_dropout", 0.0)), bool(config.get("use_dora")), tensors)
 
 
-def _mlx(source: Path, config: Mapping[str, Any], stored: Mapping[str, mx.array]) -> Foreign:
+def _mlx(source: Path, family: Family, config: Mapping[str, Any], stored: Mapping[str, mx.array]) -> Foreign:
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "dora"):
         raise UserError(
             tr("{folder}: fine_tune_type {kind}; only lora and dora are adapters", folder=source, kind=kind)
         )
-    named = {mlx_name(name): value for name, value in stored.items()}
+    named = {family.mlx_name(name): value for name, value in stored.items()}
     if "lora_parameters" in config:
         parameters = config["lora_parameters"]
         dropout = float(parameters.get("dropout", 0.0))
@@ -115,14 +114,6 @@ def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
                folder=source, key=key, value=value)
         )  # fmt: skip
     return float(value)
-
-
-def mlx_name(name: str) -> str:
-    """MLX's name of a module or tensor that may carry Hugging Face's."""
-    for theirs, ours in PREFIXES:
-        if name.startswith(theirs) and not name.startswith(("language_model.", "vision_tower.")):
-            return ours + name.removeprefix(theirs)
-    return name
 
 
 def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:

@@ -61,7 +61,7 @@ class Server:
         except urllib.error.HTTPError as error:
             raise _refusal(self.url + path, error) from None
         except (OSError, json.JSONDecodeError) as error:  # URLError, timeouts and resets are OSErrors
-            raise NotRunning(tr("{url}: no answer ({error})", url=self.url + path, error=error)) from None
+            raise NotRunning(self.url + path, str(error)) from None
         if isinstance(said, dict) and "error" in said:  # LM Studio answers an unknown path with 200 and an error
             kind = UnknownPath if "endpoint" in str(said["error"]).lower() else UserError
             raise kind(tr("{url}: {error}", url=self.url + path, error=said["error"]))
@@ -70,6 +70,10 @@ class Server:
 
 class NotRunning(UserError):
     """No server answers at this address."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(tr("{url}: no answer ({error})", url=url, error=reason))
+        self.url, self.reason = url, reason
 
 
 class UnknownPath(UserError):

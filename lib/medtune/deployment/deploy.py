@@ -11,30 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from medtune import files, lmstudio
-from medtune.deployment import deltas, folder, fuse, modelcard, preset, proof, transaction
-from medtune.deployment import template as templates
-from medtune.deployment.finishedrun import Run
-from medtune.deployment.proof import Subject, Verdict, canaries, references
+from medtune.deployment import deltas, folder, fuse, modelcard, preset, proof, template, transaction
+from medtune.deployment.proof import Subject, Verdict, canaries, references, sentences
 from medtune.deployment.transaction import Place
 from medtune.errors import UserError
+from medtune.evaluation import gate
 from medtune.i18n import tr
+from medtune.model.base import Base
 from medtune.model.tensors import Weights
-from medtune.run import WEIGHTS
+from medtune.run import PREDICTIONS, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Deployment:
     """What a deploy will write, known before anything is written."""
 
     run: Run
+    base: Base
     config: DeployConfig
     weights: Weights
     changes: list[fuse.Change]
-    template: str
+    chat_template: str
     system_prompt: str
     home: Path | None
     place: Place
@@ -58,14 +58,14 @@ class Plan:
 
     def lines(self) -> list[str]:
         """For the screen, before it is done."""
-        survivals = [change.survival for change in self.changes]
+        kept = [change.fidelity for change in self.changes]
         said = [
-            tr("base model: {name}", name=self.run.base.name),
+            tr("base model: {name}", name=self.base.name),
             tr("{n} adapted matrices, stored as {matrices}: share of the change kept ≥ {share:.3f}, cosine ≥ "
                "{cosine:.3f}, change of the weights {least:.2%} to {most:.2%}",
-               n=len(survivals), matrices=self.matrices, share=min(s.share for s in survivals),
-               cosine=min(s.cosine for s in survivals), least=min(s.relative for s in survivals),
-               most=max(s.relative for s in survivals)),
+               n=len(kept), matrices=self.matrices, share=min(one.share for one in kept),
+               cosine=min(one.cosine for one in kept), least=min(one.relative for one in kept),
+               most=max(one.relative for one in kept)),
             tr("into {folder} ({size})", folder=self.place.folder, size=files.megabytes(self.nbytes - SPARE)),
         ]  # fmt: skip
         if self.home is None:
@@ -93,26 +93,49 @@ class Plan:
         ]  # fmt: skip
 
 
-def plan(run: Run, config: DeployConfig) -> Plan:
+def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
     """Read base and adapters and decide everything."""
-    folder.check(run.base)
-    weights = Weights.open(run.base.path)
-    changes = fuse.plan(weights, run.base.quantization, deltas.read(run.path), config.precision)
-    system_prompt = run.system_prompt(config.system_prompt)
-    template = templates.with_system_prompt(run.base.chat_template, system_prompt)
-    home = lmstudio.home(config.home)
-    return Plan(run, config, weights, changes, template, system_prompt, home, Place.of(run.path, config))
+    folder.check(base)
+    weights = Weights.open(base.path)
+    changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
+    prompt = _system_prompt(run, config.system_prompt)
+    chat_template = template.with_system_prompt(base.chat_template, prompt)
+    home, place = lmstudio.home(config.home), Place.of(run.path, config)
+    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
 
 
-def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
+def check_gate(run: Run, allowed: bool) -> None:
+    """Refuse a run whose evaluation did not pass its gate, unless that is ``allowed``; one not evaluated may pass."""
+    found: files.Json = run.evaluation.results["gate"] if run.evaluation else {"passed": True}
+    if not found["passed"] and not allowed:
+        raise UserError(
+            tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
+               "--allow-failed-gate", path=run.path, failures="; ".join(map(gate.sentence, found["failures"])))
+        )  # fmt: skip
+
+
+def _system_prompt(run: Run, wanted: str) -> str:
+    """The system prompt to build in; one that was not trained with is refused."""
+    trained = run.system_prompt
+    if wanted in ("", "training"):
+        return trained if wanted else ""
+    if wanted != trained:
+        raise UserError(
+            tr("system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
+               trained=trained)
+        )  # fmt: skip
+    return wanted
+
+
+def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
     """Fuse, prove, put in place, prove again; raises UserError, with the old version in place, when a proof fails."""
-    at, run = plan.place, plan.run
+    at, base = plan.place, plan.base
     with transaction.locked(at):
         with transaction.staging(at, plan.nbytes) as staged:
             fuse.write(plan.weights, plan.changes, staged)
-            quantization = fuse.quantization_after(run.base.quantization, plan.changes)
-            folder.write(run.base, folder.Text(plan.template, quantization, _card(plan)), staged)
-            subject = _subject(plan, staged, pinned)
+            quantization = fuse.quantization_after(base.quantization, plan.changes)
+            folder.write(base, staged, template=plan.chat_template, quantization=quantization, card=_card(plan))
+            subject = _subject(plan, staged)
             verdicts = _prove(proof.run(subject), say)
             listing = folder.listing(staged)
             transaction.commit(at)
@@ -126,28 +149,28 @@ def deploy(plan: Plan, pinned: Path | None, say: Say) -> dict[str, Any]:
     return _results(plan, listing, verdicts)
 
 
-def prove(plan: Plan, pinned: Path | None, say: Say) -> list[Verdict]:
+def prove(plan: Deployment, say: Callable[[str], None]) -> list[Verdict]:
     """Prove the folder that is in place once more, now perhaps on levels that were skipped; changes nothing."""
     if not plan.place.folder.exists():
         raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=plan.place.folder))
-    subject = _subject(plan, plan.place.folder, pinned)
+    subject = _subject(plan, plan.place.folder)
     return _prove(itertools.chain(proof.run(subject), proof.run(subject, after_commit=True)), say)
 
 
-def _prove(verdicts: Iterable[Verdict], say: Say) -> list[Verdict]:
+def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None]) -> list[Verdict]:
     """Say each verdict as it comes; the first failed one is a UserError."""
     seen = []
     for verdict in verdicts:
-        say(verdict.line)
+        row = verdict.facts
+        say(sentences.line(row))
         seen.append(verdict)
         if verdict.verdict == "failed":
-            raise UserError(
-                tr("refused at {level} ({name}): {note}", level=verdict.level, name=tr(verdict.name), note=verdict.note)
-            )
+            name, note = sentences.name(row), sentences.note(row)
+            raise UserError(tr("refused at {level} ({name}): {note}", level=verdict.level, name=name, note=note))
     return seen
 
 
-def _offer_preset(plan: Plan) -> str:
+def _offer_preset(plan: Deployment) -> str:
     """Write the preset beside LM Studio's own and say where; one that a person made or changed stays as it is."""
     home, name = plan.home or plan.run.path, plan.place.name
     if preset.write(home, name, plan.system_prompt, plan.place.work):
@@ -155,30 +178,29 @@ def _offer_preset(plan: Plan) -> str:
     return tr("preset: {path} is your own and stays as it is", path=preset.path(home, name))
 
 
-def _subject(plan: Plan, staged: Path, pinned: Path | None) -> Subject:
+def _subject(plan: Deployment, staged: Path) -> Subject:
     run = plan.run
     pictures = run.path / "canaries"
-    asked = canaries.built_in(pictures, run.training.results.get("system_prompt", ""))
-    asked += canaries.from_predictions(run.path / "predictions.jsonl", pictures)
-    recorded = references.record(run.base, run.path, asked, plan.system_prompt)
+    asked = canaries.built_in(pictures, run.system_prompt)
+    asked += canaries.from_predictions(run.path / PREDICTIONS, pictures)
+    recorded = references.record(plan.base, run.path, asked, plan.system_prompt)
     return Subject(
         folder=staged,
-        base=run.base,
+        base=plan.base,
         deltas=[change.delta for change in plan.changes],
-        template=plan.template,
+        template=plan.chat_template,
         references=recorded,
         key=plan.key,
         home=plan.home,
-        pinned=pinned,
     )
 
 
-def _card(plan: Plan) -> str:
+def _card(plan: Deployment) -> str:
     run = plan.run
     return modelcard.write(plan.key, run.training, run.evaluation, run.manifest, plan.matrices)
 
 
-def _results(plan: Plan, listing: list[dict[str, Any]], verdicts: list[Verdict]) -> dict[str, Any]:
+def _results(plan: Deployment, listing: list[dict[str, Any]], verdicts: list[Verdict]) -> dict[str, Any]:
     at = plan.place
     return {
         "folder": str(at.folder),
@@ -196,11 +218,11 @@ def _results(plan: Plan, listing: list[dict[str, Any]], verdicts: list[Verdict])
     }
 
 
-def inputs(run: Run, config: DeployConfig) -> dict[str, str]:
+def inputs(run: Run, base: Base, config: DeployConfig) -> dict[str, str]:
     """What decides a deploy: the adapters, the base, and where the folder goes (LM Studio may be installed later)."""
     place = str(Place.of(run.path, config).folder.absolute())
     return {
-        WEIGHTS: files.sha256(run.path / WEIGHTS),
-        "base_model": run.base.weights_hash,
+        WEIGHTS: files.sha256(run.weights),
+        "base_model": base.weights_hash,
         "folder": files.hash_of(place),
     }

@@ -15,7 +15,7 @@ NOISE = 0.02  # auto: most that rounding may move the weights, as a share of the
 
 
 @dataclass(frozen=True)
-class Survival:
+class Fidelity:
     """How a stored change R - W compares with the intended one D = T - W."""
 
     share: float  # <R - W, D> / <D, D>: 1 when all of it is there
@@ -31,7 +31,7 @@ class Survival:
 
 @dataclass
 class Tally:
-    """Sums over blocks from which a Survival is computed."""
+    """Sums over blocks from which a Fidelity is computed."""
 
     dot: float = 0.0
     intended: float = 0.0
@@ -49,19 +49,19 @@ class Tally:
         self.target += _dot(target, target)
 
     @property
-    def survival(self) -> Survival:
+    def fidelity(self) -> Fidelity:
         """The figures; a change that was not intended counts as kept when nothing moved."""
         noise = _ratio(self.stored - 2 * self.dot + self.intended, self.target)
         if self.intended == 0:
             still = float(self.stored == 0)
-            return Survival(still, still, 0.0, noise)
+            return Fidelity(still, still, 0.0, noise)
         cosine = self.dot / sqrt(self.intended * self.stored) if self.stored else 0.0
-        return Survival(self.dot / self.intended, cosine, _ratio(self.intended, self.base), noise)
+        return Fidelity(self.dot / self.intended, cosine, _ratio(self.intended, self.base), noise)
 
 
 def _ratio(square: float, other: float) -> float:
     """Of two norms, given squared."""
-    return sqrt(max(0.0, square) / other) if other else 0.0
+    return sqrt(max(square, 0.0) / other) if other else 0.0  # in this order what is no number stays none
 
 
 def _dot(a: mx.array, b: mx.array) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,6 @@ TEMPLATE_COPIES = ("tokenizer_config.json", "chat_template.json")  # JSON files 
 CARD = "README.md"
 
 
-@dataclass(frozen=True)
-class Text:
-    """What stands in a folder beside the weights."""
-
-    template: str
-    quantization: dict[str, Any] | None
-    card: str
-
-
 def check(base: Base) -> None:
     """Raise a UserError for a base from which no folder can be made that LM Studio loads with its vision."""
     missing = [name for name in REQUIRED if not (base.path / name).exists()]
@@ -57,22 +47,22 @@ def check(base: Base) -> None:
             tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=base.path)
         )
     names = tensors.Weights.open(base.path).tensors
-    if not any(name.startswith("language_model.") for name in names):
+    if not any(name.startswith(f"{base.family.decoder}.") for name in names):
         raise UserError(
             tr("{folder}: weights not in MLX's layout; convert them with `python -m mlx_vlm.convert`", folder=base.path)
         )
 
 
-def write(base: Base, text: Text, folder: Path) -> None:
+def write(base: Base, folder: Path, *, template: str, quantization: dict[str, Any] | None, card: str) -> None:
     """Write everything but the weights into ``folder``, which exists and already has its shards."""
     for name in VERBATIM:
         if (base.path / name).exists():
             shutil.copyfile(base.path / name, folder / name)
-    _write_json(base.path, folder, "config.json", _config(base.config, text.quantization))
-    _write_template(base.path, folder, text.template)
+    _write_json(base.path, folder, "config.json", _config(base.config, quantization))
+    _write_template(base.path, folder, template)
     shards = [tensors.Shard.open(path) for path in sorted(folder.glob("model*.safetensors"))]
     files.write_json(folder / tensors.INDEX, tensors.index_of(shards))
-    files.write_text(folder / CARD, text.card)
+    files.write_text(folder / CARD, card)
 
 
 def _config(config: dict[str, Any], quantization: dict[str, Any] | None) -> dict[str, Any]:

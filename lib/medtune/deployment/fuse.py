@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from medtune.deployment import disk, matrices
 from medtune.deployment.deltas import Delta
-from medtune.deployment.fidelity import Survival, Tally
+from medtune.deployment.fidelity import Fidelity, Tally
 from medtune.deployment.matrices import Form, Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
+from medtune.model import families
 from medtune.model.tensors import Entry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
@@ -30,7 +31,7 @@ class Change:
     matrix: Matrix
     delta: Delta
     form: Form
-    survival: Survival
+    fidelity: Fidelity
 
     @property
     def entries(self) -> list[Entry]:
@@ -40,7 +41,7 @@ class Change:
     @property
     def facts(self) -> dict[str, Any]:
         """For the receipt."""
-        return {"name": self.matrix.module, "precision": self.form.label, **asdict(self.survival)}
+        return {"name": self.matrix.module, "precision": self.form.label, **asdict(self.fidelity)}
 
 
 def plan(
@@ -61,8 +62,8 @@ def plan(
 def _choose(matrix: Matrix, delta: Delta, precision: Precision) -> Change:
     change = None
     for form in _forms(matrix, precision):
-        change = Change(matrix, delta, form, _survival(matrix, delta, form))
-        if change.survival.kept:
+        change = Change(matrix, delta, form, _fidelity(matrix, delta, form))
+        if change.fidelity.kept:
             break
     assert change is not None  # there is always a form
     return change
@@ -74,7 +75,7 @@ def _forms(matrix: Matrix, precision: Precision) -> list[Form]:
     if precision == "keep" or (precision == "auto" and not matrix.form.bits):
         return [matrix.form]
     packed = [_packed(matrix, bits, half) for bits in ({"8bit": [8], "4bit": [4]}.get(precision, []))]
-    if packed and packed[0] is not None and not matrix.module.startswith("vision_tower."):
+    if packed and packed[0] is not None and not families.is_vision(matrix.module):
         return [packed[0]]
     if precision != "auto":
         return [half if precision == "bf16" or matrix.form.bits else matrix.form]
@@ -91,13 +92,13 @@ def _packed(matrix: Matrix, bits: int, half: Form) -> Form | None:
     return next((form for form in forms if form.fits(matrix.shape[-1])), None)
 
 
-def _survival(matrix: Matrix, delta: Delta, form: Form) -> Survival:
+def _fidelity(matrix: Matrix, delta: Delta, form: Form) -> Fidelity:
     tally = Tally()
     for place in matrix.blocks():
         base = matrix.read(*place)
         target = delta.apply(base, *place)
         tally.add(base, target, form.store(target)[1])
-    return tally.survival
+    return tally.fidelity
 
 
 def write(weights: Weights, changes: list[Change], folder: Path) -> None:
@@ -156,7 +157,7 @@ def quantization_after(quantization: dict[str, Any] | None, changes: list[Change
         after = dict(packed[0].form.packing)
     for change in changes:
         module = change.matrix.module
-        for name in (module, module.removeprefix("language_model.")):
+        for name in families.listed(module):
             after.pop(name, None)
         if change.form.bits and {key: after.get(key, "affine") for key in change.form.packing} != change.form.packing:
             after[module] = change.form.packing

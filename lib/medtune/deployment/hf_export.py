@@ -1,7 +1,7 @@
 """A deployed MLX folder in Hugging Face's layout: PyTorch's names and axes, bf16; for llama.cpp's conversion to GGUF.
 
-What mlx-vlm does when it reads such a folder, backwards: `language_model.model` is `model.language_model` there, the
-vision tower `model.visual`, a convolution has its channels second, and experts lie in two packed tensors.
+What mlx-vlm does when it reads such a folder, backwards: the parts have other names (`model.families`), a convolution
+has its channels second, and experts lie in two packed tensors.
 """
 
 from __future__ import annotations
@@ -21,16 +21,12 @@ from medtune.deployment import folder, matrices
 from medtune.deployment.matrices import Matrix
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model import tensors
+from medtune.model import families, tensors
+from medtune.model.families import Family
 from medtune.model.tensors import INDEX, Entry, Shard, Weights, write_shard
 
 SHARD = 4 * 2**30  # bytes of a file
 COPIED = (*folder.VERBATIM, folder.TEMPLATE, *folder.TEMPLATE_COPIES)
-NAMES = (  # MLX's beginning of a name, Hugging Face's
-    ("language_model.model.", "model.language_model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("vision_tower.", "model.visual."),
-)
 EXPERT = re.compile(r"(.+\.mlp)\.switch_mlp\.(gate|up|down)_proj")
 
 
@@ -46,18 +42,30 @@ def write(source: Path, out: Path) -> None:
     """Write the model folder ``source`` to ``out``, which must not exist."""
     if not (source / "config.json").exists():
         raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
+    config = files.read_json(source / "config.json")
+    family = families.of(config)
+    if family.vision is None:  # experts of text-only families lie apart there; what is deployed sees
+        raise UserError(tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=source))
     if out.exists():
         raise UserError(tr("{folder}: exists; name a folder that does not", folder=out))
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was cut short
     partial.mkdir(parents=True)
-    _write(source, partial)
+    _write(source, partial, config, family)
     partial.rename(out)
 
 
-def _write(source: Path, out: Path) -> None:
-    config = files.read_json(source / "config.json")
-    shards = list(_groups(list(pieces(Weights.open(source), config.get("quantization")))))
+def advice(out: Path) -> list[str]:
+    """For the screen, after it is written: what it is good for."""
+    return [
+        tr("{folder}: the deployed model in Hugging Face's layout", folder=out),
+        tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=out),
+    ]
+
+
+def _write(source: Path, out: Path, config: dict[str, Any], family: Family) -> None:
+    made = list(pieces(Weights.open(source), config.get("quantization"), family))
+    shards = list(_groups(made))
     written = []
     for number, group in enumerate(shards, 1):
         path = out / f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -71,33 +79,28 @@ def _write(source: Path, out: Path) -> None:
     files.write_json(out / "config.json", kept)
 
 
-def hf_name(name: str) -> str:
-    """Hugging Face's name of an MLX tensor."""
-    for ours, theirs in NAMES:
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    raise UserError(tr("{name}: no such tensor in Hugging Face's layout", name=name))
-
-
-def pieces(weights: Weights, quantization: dict[str, Any] | None) -> Iterator[Piece]:
+def pieces(weights: Weights, quantization: dict[str, Any] | None, family: Family) -> Iterator[Piece]:
     """Every tensor of the exported model, packed ones unpacked, experts joined."""
     for name, tensor in weights.tensors.items():
         module, _, leaf = name.rpartition(".")
         expert = EXPERT.fullmatch(module)
         if leaf in ("scales", "biases"):
             continue
+        theirs = family.hf_name(name)
         if expert:
-            yield from _experts(weights, quantization, expert[1], expert[2])
+            yield from _experts(weights, quantization, family, expert[1], expert[2])
         elif name.endswith("patch_embed.proj.weight"):
-            yield _piece(hf_name(name), lambda t=tensor: _plain(t).transpose(0, 4, 1, 2, 3), _moved(tensor.shape))
+            yield _piece(theirs, lambda t=tensor: _plain(t).transpose(0, 4, 1, 2, 3), _moved(tensor.shape))
         elif f"{module}.scales" in weights.tensors and leaf == "weight":
             matrix = matrices.find(weights.tensors, quantization, module)
-            yield _piece(hf_name(name), lambda m=matrix: whole(m), matrix.shape)
+            yield _piece(theirs, lambda m=matrix: whole(m), matrix.shape)
         else:
-            yield _piece(hf_name(name), lambda t=tensor: _plain(t), tensor.shape)
+            yield _piece(theirs, lambda t=tensor: _plain(t), tensor.shape)
 
 
-def _experts(weights: Weights, quantization: dict[str, Any] | None, mlp: str, part: str) -> Iterator[Piece]:
+def _experts(
+    weights: Weights, quantization: dict[str, Any] | None, family: Family, mlp: str, part: str
+) -> Iterator[Piece]:
     """A layer's `experts.gate_up_proj` (E, K, 2N), gate and up side by side, and `experts.down_proj` (E, K, N)."""
     if part == "up":
         return  # written with gate
@@ -108,7 +111,7 @@ def _experts(weights: Weights, quantization: dict[str, Any] | None, mlp: str, pa
     def joined() -> mx.array:
         return mx.concatenate([whole(matrix).transpose(0, 2, 1) for matrix in found], axis=2)
 
-    yield _piece(hf_name(f"{mlp}.experts.{name}"), joined, (count, columns, rows * len(found)))
+    yield _piece(family.hf_name(f"{mlp}.experts.{name}"), joined, (count, columns, rows * len(found)))
 
 
 def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> Piece:

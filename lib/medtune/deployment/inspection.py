@@ -3,22 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from medtune import files
 from medtune.deployment import folder
-from medtune.deployment.proof import lint
+from medtune.deployment.proof import Fault, lint, sentences
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import tensors
 
 
-def report(path: Path) -> list[str]:
-    """Lines for the screen: what the folder is, each fault with its effect, and a verdict."""
-    if not path.is_dir():
-        raise UserError(tr("{folder}: no such folder", folder=path))
-    problems = lint.problems(path)
-    return [str(path), *_facts(path), *(f"  ✗ {problem}" for problem in problems), _verdict(path, problems)]
+@dataclass(frozen=True)
+class Inspection:
+    """A folder and every fault that was found in it."""
+
+    path: Path
+    problems: list[Fault]
+
+    @classmethod
+    def of(cls, path: Path) -> Inspection:
+        """Look at the folder ``path``; one that is not there is a UserError."""
+        if not path.is_dir():
+            raise UserError(tr("{folder}: no such folder", folder=path))
+        return cls(path, lint.problems(path))
+
+    @property
+    def lines(self) -> list[str]:
+        """For the screen: what the folder is, and each fault with its effect."""
+        return [str(self.path), *_facts(self.path), *(f"  ✗ {_said(problem)}" for problem in self.problems)]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether LM Studio loads it, or what keeps it from doing so."""
+        if self.problems:
+            first = _said(self.problems[0])
+            return tr("✗ {n} problems; the first one decides: {problem}", n=len(self.problems), problem=first)
+        name = f"{self.path.resolve().parent.name}/{self.path.resolve().name}"
+        return tr("✓ LM Studio loads it as {name}: nothing found that speaks against it", name=name)
+
+
+def _said(problem: Fault) -> str:
+    return sentences.fault(problem, lint.SENTENCES)
 
 
 def _facts(path: Path) -> Iterator[str]:
@@ -36,10 +62,3 @@ def _facts(path: Path) -> Iterator[str]:
                  size=files.megabytes(weights.nbytes))  # fmt: skip
     for name in folder.template_of(path):
         yield tr("  chat template in {name}", name=name)
-
-
-def _verdict(path: Path, problems: list[lint.Problem]) -> str:
-    if not problems:
-        name = f"{path.parent.name}/{path.name}"
-        return tr("✓ LM Studio loads it as {name}: nothing found that speaks against it", name=name)
-    return tr("✗ {n} problems; the first one decides: {problem}", n=len(problems), problem=problems[0])

@@ -14,6 +14,7 @@ import numpy as np
 
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import families
 from medtune.model.tensors import Entry, Tensor
 
 BLOCK = 2**23  # numbers in a block: 32 MiB as float32
@@ -139,8 +140,8 @@ def find(tensors: dict[str, Tensor], quantization: dict[str, Any] | None, module
 
 
 def settings_of(quantization: dict[str, Any], module: str) -> dict[str, Any]:
-    """bits, group_size and mode of one module; config.json may leave out the leading `language_model.`."""
-    own = quantization.get(module, quantization.get(module.removeprefix("language_model.")))
+    """bits, group_size and mode of one module."""
+    own = next((quantization[name] for name in families.listed(module) if name in quantization), None)
     return own if isinstance(own, dict) else quantization
 
 

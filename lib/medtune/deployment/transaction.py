@@ -74,13 +74,24 @@ class Place:
 
     @property
     def ours(self) -> Path:
-        """Present when the folder was put there by us."""
+        """Says which folder was put there by us; see ``is_ours``."""
         return self.work / "deployed.json"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the folder was put there by us, under this very spelling."""
+        if not self.ours.exists():
+            return False
+        return Path(files.read_json(self.ours)["folder"]).parts[-2:] == (self.publisher, self.name)
 
 
 @contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Hold this model's lock, with what a killed deploy left behind put right; a second deploy is refused."""
+    """Hold this model's lock, with what a killed deploy left behind put right.
+
+    Refuses a second deploy at once, and a name that is there in another spelling.
+    """
+    _one_spelling(place)
     place.work.mkdir(parents=True, exist_ok=True)
     with open(place.work / "lock", "w") as lock:
         try:
@@ -91,6 +102,21 @@ def locked(place: Place) -> Iterator[None]:
             ) from None
         recover(place)
         yield
+
+
+def _one_spelling(place: Place) -> None:
+    """`Small-V2` and `small-v2` are one folder to macOS, and one model to LM Studio: neither stands for the other."""
+    found = [folder for publisher in _alike(place.models, place.publisher) for folder in _alike(publisher, place.name)]
+    if found and place.folder not in found:
+        raise UserError(
+            tr("{folder}: is there as {found}, which differs only in upper and lower case; write it so in deploy.yaml, "
+               "or choose another name", folder=place.folder, found=f"{found[0].parent.name}/{found[0].name}")
+        )  # fmt: skip
+
+
+def _alike(folder: Path, name: str) -> list[Path]:
+    """What stands in ``folder`` under ``name``, in whatever case."""
+    return [path for path in folder.iterdir() if path.name.lower() == name.lower()] if folder.is_dir() else []
 
 
 def recover(place: Place) -> None:
@@ -112,7 +138,7 @@ def staging(place: Place, needed: int) -> Iterator[Path]:
 
     Call under ``locked``. Refuses a target that was not deployed by us, and a disk without room.
     """
-    if place.folder.exists() and not place.ours.exists():
+    if place.folder.exists() and not place.is_ours:
         raise UserError(
             tr(
                 "{folder}: exists and was not deployed by medtune; choose another name in deploy.yaml",
@@ -175,7 +201,7 @@ def withdraw(place: Place) -> None:
 
 def undeploy(place: Place) -> None:
     """Take the model and its previous version away, if it is ours."""
-    if not place.ours.exists():
+    if not place.is_ours:
         raise UserError(tr("{folder}: not deployed by medtune; nothing was removed", folder=place.folder))
     if place.folder.exists():
         os.rename(place.folder, place.incoming)  # gone in one step; deleting may take longer

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_unflatten
+from mlx_lm.models import switch_layers as text_layers
 from mlx_vlm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
@@ -27,7 +28,7 @@ from medtune.schemas import Lora
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
 LINEAR = (nn.Linear, nn.QuantizedLinear)
-SWITCH = (SwitchLinear, QuantizedSwitchLinear)
+SWITCH = (SwitchLinear, QuantizedSwitchLinear, text_layers.SwitchLinear, text_layers.QuantizedSwitchLinear)
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,12 @@ def target_names(model: nn.Module, lora: Lora) -> list[str]:
     the router unless it is asked for by its name, is never adapted silently.
     """
     architecture = Architecture.of(model)
-    depth = len(architecture.layers)
+    family, depth = architecture.family, len(architecture.layers)
     modules = {name: module for name, module in model.named_modules() if isinstance(module, LINEAR + SWITCH)}
-    prefixes = tuple(f"{architecture.layers_path}.{index}." for index in range(lora.lowest(depth), depth))
+    prefixes = tuple(f"{family.layers}.{index}." for index in range(lora.lowest(depth), depth))
     chosen = lora.chosen([name for name in modules if name.startswith(prefixes)], depth)
-    for asked, words in ((lora.vision, ("blocks",)), (lora.merger, ("merger", "deepstack_merger_list"))):
-        if asked:
-            vision = [name for name in modules if name.startswith("vision_tower.")]
-            chosen += [name for name in vision if name.split(".")[1] in words]
+    for part, asked in (("vision", lora.vision), ("merger", lora.merger)):
+        chosen += [name for name in modules if asked and family.part(name) == part]
     return chosen
 
 
@@ -176,21 +175,11 @@ def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig) -> in
 
 def census(model: nn.Module) -> dict[str, int]:
     """Trainable parameters by the kind of module they sit on."""
+    family = Architecture.of(model).family
     counts: dict[str, int] = dict.fromkeys(("attention", "mlp", "expert", "router", "vision", "merger"), 0)
     for name, value in flat(model.trainable_parameters()).items():
-        counts[kind_of(name)] += value.size
+        counts[family.part(name)] += value.size
     return counts
-
-
-def kind_of(name: str) -> str:
-    """Which kind of module a full parameter name belongs to."""
-    if name.startswith("vision_tower."):
-        return "merger" if "merger" in name else "vision"
-    if ".switch_mlp." in name:
-        return "expert"
-    if ".mlp.gate." in name:
-        return "router"
-    return "attention" if "attn" in name else "mlp"
 
 
 @contextmanager

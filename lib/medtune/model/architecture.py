@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens, D hidden size, K deepstack levels, N images, V vo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -15,7 +16,8 @@ from mlx.nn.utils import checkpoint as checkpointed
 
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.planner.weights import TEXT_ONLY, WITH_IMAGES
+from medtune.model import families
+from medtune.model.families import Family
 
 
 class Activations(NamedTuple):
@@ -34,33 +36,38 @@ class Activations(NamedTuple):
 class Architecture:
     """The parts of one loaded vision-language model."""
 
-    layers_path = "language_model.model.layers"
     takes_positions = True  # else a layer counts from where its cache ends, alike for all rows
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, family: Family) -> None:
+        self.model, self.family = model, family
 
     @staticmethod
     def of(model: nn.Module) -> Architecture:
         """The architecture of a loaded model; a UserError names the supported types where it is another one."""
         config: Any = getattr(model, "config", None)
         kind = config.model_type if config is not None else getattr(model, "model_type", "")
-        if kind in WITH_IMAGES:
-            return Architecture(model)
-        if kind in TEXT_ONLY:
-            return TextArchitecture(model)
-        known = ", ".join(WITH_IMAGES + TEXT_ONLY)
-        raise UserError(tr("model type {kind}: not supported; choose one of {known}", kind=kind, known=known))
+        family = families.of({"model_type": kind})
+        return (Architecture if family.vision else TextArchitecture)(model, family)
+
+    @property
+    def language(self) -> Any:
+        """The module that owns decoder and head."""
+        return _at(self.model, self.family.library.language)
 
     @property
     def decoder(self) -> Any:
         """The module that owns ``embed_tokens``, ``layers`` and ``norm``."""
-        return self.model.language_model.model
+        return _at(self.model, self.family.decoder)
 
     @property
     def head(self) -> Any:
-        """The module that owns ``lm_head`` where it is not tied."""
-        return self.model.language_model
+        """What makes logits of normed rows, where it is not tied."""
+        return _at(self.model, self.family.head)
+
+    @property
+    def tower(self) -> Any:
+        """The vision tower."""
+        return _at(self.model, self.family.library.tower)
 
     @property
     def layers(self) -> list[Any]:
@@ -75,7 +82,8 @@ class Architecture:
     @property
     def deepstack_levels(self) -> int:
         """How many of the first decoder layers get visual features added after them."""
-        return len(getattr(self.model.config.vision_config, "deepstack_visual_indexes", ()))
+        vision = self.family.vision
+        return len(getattr(self.model.config.vision_config, vision.levels, ())) if vision else 0
 
     def embed(self, tokens: np.ndarray, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
         """Embeddings of tokens (B, T) with the images in their places; patches of all images and grids (N, 3)."""
@@ -125,12 +133,12 @@ class Architecture:
     def logits(self, h: mx.array) -> mx.array:
         """Final norm and head on rows h (..., D) -> (..., V)."""
         h = self.decoder.norm(h)
-        return self.decoder.embed_tokens.as_linear(h) if self.tied else self.head.lm_head(h)
+        return self.decoder.embed_tokens.as_linear(h) if self.tied else self.head(h)
 
     @property
     def tied(self) -> bool:
         """Whether the head is the embedding."""
-        return bool(self.head.args.tie_word_embeddings)
+        return bool(self.language.args.tie_word_embeddings)
 
     def drop(self, first: int, last: int) -> None:
         """Free the decoder layers first..last-1; the model cannot run them any more."""
@@ -141,8 +149,8 @@ class Architecture:
     def keep_from(self, first: int) -> None:
         """Free everything that decoder layers ``first`` and above, norm and head do not need."""
         self.drop(0, first)
-        if getattr(self.model, "vision_tower", None) is not None:
-            self.model.vision_tower = nn.Module()
+        if self.family.vision:
+            setattr(self.model, self.family.library.tower, nn.Module())
         if not self.tied:
             self.decoder.embed_tokens = nn.Module()
         mx.clear_cache()
@@ -151,35 +159,24 @@ class Architecture:
 class TextArchitecture(Architecture):
     """The parts of a text-only model of mlx-lm."""
 
-    layers_path = "model.layers"
     takes_positions = False
-
-    @property
-    def decoder(self) -> Any:
-        """The module that owns ``embed_tokens``, ``layers`` and ``norm``."""
-        return self.model.model
-
-    @property
-    def head(self) -> Any:
-        """The model itself."""
-        return self.model
-
-    @property
-    def deepstack_levels(self) -> int:
-        """None: there are no images."""
-        return 0
 
     def embed(self, tokens: np.ndarray, pixels: np.ndarray | None, grids: np.ndarray | None) -> Activations:
         """Embeddings of tokens (B, T); an image is a UserError."""
         if pixels is not None:
-            raise UserError(tr("{kind}: a text-only model cannot learn from images", kind=self.model.model_type))
+            raise UserError(tr("{kind}: a text-only model cannot learn from images", kind=self.family.model_type))
         positions = mx.broadcast_to(mx.arange(tokens.shape[1], dtype=mx.int32), (3, *tokens.shape))
         return Activations(self.decoder.embed_tokens(mx.array(tokens)), positions, None)
 
     def _arguments(self, layer: Any, inputs: Activations) -> tuple[Any, ...]:
         if getattr(layer, "use_sliding", False):
-            raise UserError(tr("{kind}: sliding-window attention is not supported", kind=self.model.model_type))
+            raise UserError(tr("{kind}: sliding-window attention is not supported", kind=self.family.model_type))
         return ()
+
+
+def _at(model: Any, path: str) -> Any:
+    """The module at a path of attributes; "" is the model itself."""
+    return attrgetter(path)(model) if path else model
 
 
 def _dense(levels: Any, mask: mx.array, like: mx.array) -> mx.array:

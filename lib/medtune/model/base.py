@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import families
+from medtune.model.families import Family
 from medtune.model.tensors import Shard
 
 if TYPE_CHECKING:
@@ -153,6 +155,11 @@ class Base:
     def quantization(self) -> dict[str, Any] | None:
         """config.json's quantization (bits, group_size, per-layer settings), None for a float model."""
         return self.config.get("quantization") or self.config.get("quantization_config")
+
+    @cached_property
+    def family(self) -> Family:
+        """What its model_type stands for; a UserError where no family has it."""
+        return families.of(self.config)
 
     @property
     def sees(self) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import blas
+from medtune.model.families import FAMILIES
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -25,15 +26,15 @@ USED = (
     ("mlx", "mlx.core.fast", "scaled_dot_product_attention"),
     ("mlx", "mlx.utils", "tree_unflatten"),
     ("mlx-lm", "mlx_lm", "load"),
+    ("mlx-lm", "mlx_lm.models.switch_layers", "QuantizedSwitchLinear"),
     ("mlx-vlm", "mlx_vlm.utils", "load_model"),
     ("mlx-vlm", "mlx_vlm.utils", "load_processor"),
     ("mlx-vlm", "mlx_vlm.trainer.peft.lora_layers", "LoRALinear"),
     ("mlx-vlm", "mlx_vlm.trainer.peft.lora_layers", "LoRASwitchLinear"),
     ("mlx-vlm", "mlx_vlm.trainer.peft.dora_layers", "DoRALinear"),
     ("mlx-vlm", "mlx_vlm.models.base", "InputEmbeddingsFeatures"),
-    ("mlx-vlm", "mlx_vlm.models.qwen3_vl", "Model"),
-    ("mlx-vlm", "mlx_vlm.models.qwen3_vl_moe", "Model"),
     ("mlx-vlm", "mlx_vlm.models.cache", "make_prompt_cache"),
+    *((family.library.distribution, family.classes, "Model") for family in FAMILIES.values()),
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from medtune.i18n import tr
 from medtune.metrics import History, Metric
 from medtune.progress import duration
+from medtune.run import METRICS
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
 
@@ -45,7 +46,7 @@ class Progress:
 
 def observe(run: Path, now: float) -> Progress:
     """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
-    return progress(str(run), History.read(run / "metrics.jsonl"), now)
+    return progress(str(run), History.read(run / METRICS), now)
 
 
 def progress(run: str, history: History, now: float) -> Progress:

@@ -47,7 +47,7 @@ def trunk_phase(model: Model, load: Load, *, group: int) -> Parts:
     inner = item * sum(count * d[name] for name, count in FORWARD.items()) * (1.5 if model.engine.mixed else 1)
     block = model.engine.at_once(load.padded)
     scores = 0 if model.engine.mixed else item * d["H"] * block  # a GPU's attention keeps no scores
-    layers = model.nbytes(*LAYER_PARTS) * min(group, model.first) / model.text.layers
+    layers = model.nbytes(*LAYER_PARTS) * min(group, model.first) / model.language.layers
     parts = {
         "layers": layers,
         "embedding": model.nbytes("embedding"),
@@ -64,18 +64,19 @@ def whole_model(model: Model) -> float:
 
 def cache_bytes(model: Model, load: Load) -> int:
     """Disk of the trunk cache: per token a hidden row and three positions, per visual token what deepstack adds."""
-    row = model.text.hidden * model.engine.item
+    row = model.language.hidden * model.engine.item
     above = model.levels if model.first < model.levels else 0
     return load.tokens * (row + 3 * 4) + load.image_tokens * (4 + above * row)
 
 
 def widths(model: Model) -> dict[str, int]:
     """D, Q, K, I and H of a decoder layer, and the experts a token passes."""
-    text = model.text
-    experts = text.experts_per_token if text.experts else 0
+    language = model.language
+    experts = language.experts_per_token if language.experts else 0
     return {
-        "D": text.hidden, "Q": text.heads * text.head, "K": text.key_heads * text.head, "H": text.heads,
-        "I": experts * text.expert_inner if experts else text.inner, "experts": experts,
+        "D": language.hidden, "Q": language.heads * language.head, "K": language.key_heads * language.head,
+        "H": language.heads, "I": experts * language.expert_inner if experts else language.inner,
+        "experts": experts,
     }  # fmt: skip
 
 
@@ -86,11 +87,11 @@ def _busiest(model: Model, load: Load, tokens: int, checkpoint: bool) -> tuple[f
     """
     layer = tokens * _working(model, load.padded)
     rows = min(HEAD_ROWS, int(tokens * load.supervised))
-    logits = model.engine.logit_copies * rows * model.text.vocabulary * FLOAT
+    logits = model.engine.logit_copies * rows * model.language.vocabulary * FLOAT
     one = tokens * _kept(model, load.padded)
     if not checkpoint:
         return model.top * one, layer + logits if model.engine.overlap else max(layer, logits)
-    inputs = model.top * tokens * model.engine.item * model.text.hidden
+    inputs = model.top * tokens * model.engine.item * model.language.hidden
     return inputs, layer + max(logits, one)
 
 
@@ -108,22 +109,22 @@ def _adapter_inputs(model: Model) -> int:
     d = widths(model)
     sources = {"q_proj": "x", "k_proj": "x", "v_proj": "x", "o_proj": "attention", "gate_proj": "y", "up_proj": "y"}
     inputs = {}
-    for weight in model.layer_targets:
-        name = weight.name.rsplit(".", 1)[-1]
-        inputs[sources.get(name, name)] = weight.shape[-1] * (d["experts"] if weight.part == "expert" else 1)
+    for module in model.layer_targets:
+        name = module.name.rsplit(".", 1)[-1]
+        inputs[sources.get(name, name)] = module.shape[-1] * (d["experts"] if module.part == "expert" else 1)
     return sum(inputs.values())
 
 
 def _working(model: Model, length: int) -> float:
     """Bytes a token that the backward pass of one layer works with."""
-    d = widths(model) | {"HT": model.text.heads * model.engine.at_once(length)}
+    d = widths(model) | {"HT": model.language.heads * model.engine.at_once(length)}
     return model.engine.item * sum(count * d[name] for name, count in BACKWARD.items())
 
 
 def _inputs(model: Model, cached: bool) -> int:
     """Bytes a token that enter the step: its hidden row, and the deepstack levels where they are still to be added."""
     levels = model.levels if model.first < model.levels or not cached else 0
-    return model.engine.item * model.text.hidden * (1 + levels)
+    return model.engine.item * model.language.hidden * (1 + levels)
 
 
 def _tower_working(model: Model, load: Load, tokens: int) -> float:

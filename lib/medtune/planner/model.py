@@ -8,7 +8,7 @@ from typing import Any
 
 from medtune.model.padding import ATTENTION_BLOCK
 from medtune.planner.vision import Tower
-from medtune.planner.weights import Part, Text, Weight
+from medtune.planner.weights import LanguageModel, ModuleShape, Part
 from medtune.schemas import TrainConfig
 
 FLOAT = 4  # bytes of a number in adapters, their gradients and the optimizer's moments
@@ -50,9 +50,9 @@ class Model:
     engine: Engine
 
     @cached_property
-    def text(self) -> Text:
+    def language(self) -> LanguageModel:
         """Shape of the language model."""
-        return Text.of(self.config)
+        return LanguageModel.of(self.config)
 
     @cached_property
     def tower(self) -> Tower | None:
@@ -65,42 +65,42 @@ class Model:
         return self.tower.levels if self.tower else 0
 
     @cached_property
-    def weights(self) -> list[Weight]:
-        """All weights."""
-        return [*(self.tower.weights() if self.tower else ()), *self.text.weights()]
+    def modules(self) -> list[ModuleShape]:
+        """All modules."""
+        return [*(self.tower.modules() if self.tower else ()), *self.language.modules()]
 
     @property
     def first(self) -> int:
         """Index of the lowest decoder layer that gradients reach."""
-        return self.train.lora.frozen(self.text.layers)
+        return self.train.lora.frozen(self.language.layers)
 
     @property
     def top(self) -> int:
         """Decoder layers that are trained through."""
-        return self.text.layers - self.first
+        return self.language.layers - self.first
 
     @cached_property
-    def targets(self) -> list[Weight]:
-        """The weights that get an adapter."""
-        lora, first = self.train.lora, self.train.lora.lowest(self.text.layers)
-        linear = [weight for weight in self.weights if weight.linear]
-        inside = [weight.name for weight in linear if weight.layer is not None and weight.layer >= first]
-        chosen = set(lora.chosen(inside, self.text.layers))
+    def targets(self) -> list[ModuleShape]:
+        """The modules that get an adapter."""
+        lora, first = self.train.lora, self.train.lora.lowest(self.language.layers)
+        linear = [module for module in self.modules if module.linear]
+        inside = [module.name for module in linear if module.layer is not None and module.layer >= first]
+        chosen = set(lora.chosen(inside, self.language.layers))
         below = {part for part, asked in (("vision", lora.vision), ("merger", lora.merger)) if asked}
-        return [weight for weight in linear if weight.name in chosen or weight.part in below]
+        return [module for module in linear if module.name in chosen or module.part in below]
 
     @property
-    def layer_targets(self) -> list[Weight]:
+    def layer_targets(self) -> list[ModuleShape]:
         """Those of one decoder layer, the last."""
-        return [weight for weight in self.targets if weight.layer == self.text.layers - 1]
+        return [module for module in self.targets if module.layer == self.language.layers - 1]
 
     @property
     def trainable(self) -> int:
         """Trainable parameters."""
-        return sum(weight.adapter(self.train.lora) for weight in self.targets)
+        return sum(module.adapter(self.train.lora) for module in self.targets)
 
     def nbytes(self, *parts: Part, first: int = 0) -> float:
         """Bytes of the weights of these parts; of those in decoder layers only layers ``first`` and above."""
         quantization = self.config.get("quantization") or {}
-        chosen = (w for w in self.weights if w.part in parts and (w.layer is None or w.layer >= first))
-        return sum(weight.nbytes(quantization, self.engine.item) for weight in chosen)
+        chosen = (m for m in self.modules if m.part in parts and (m.layer is None or m.layer >= first))
+        return sum(module.nbytes(quantization, self.engine.item) for module in chosen)

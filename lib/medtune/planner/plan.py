@@ -42,16 +42,16 @@ class Plan:
     def parameters(self) -> Parts:
         """Parameters of the model by part."""
         counts = dict.fromkeys(PARTS, 0)
-        for weight in self.model.weights:
-            counts[weight.part] += weight.size
+        for module in self.model.modules:
+            counts[module.part] += module.size
         return {part: count for part, count in counts.items() if count}
 
     @cached_property
     def trainable(self) -> dict[str, int]:
         """Trainable parameters by the part they adapt."""
         counts = dict.fromkeys(PARTS, 0)
-        for weight in self.model.targets:
-            counts[weight.part] += weight.adapter(self.train.lora)
+        for module in self.model.targets:
+            counts[module.part] += module.adapter(self.train.lora)
         return {part: count for part, count in counts.items() if count}
 
     @property

@@ -75,7 +75,7 @@ def _trainable(plan: Plan) -> Text:
             size=megabytes(plan.adapter_bytes),
             rank=lora.rank,
             layers=plan.model.top,
-            depth=plan.model.text.layers,
+            depth=plan.model.language.layers,
         ),
         style="bold",
     )

@@ -1,4 +1,4 @@
-"""Every weight of a model, by name and shape, from its config.json alone."""
+"""Every module of a model, by name and shape, from its config.json alone."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from medtune.errors import UserError
-from medtune.i18n import tr
+from medtune.model import families
+from medtune.model.families import Family
 from medtune.schemas import Lora
 
 Part = Literal["vision", "merger", "embedding", "attention", "mlp", "expert", "router", "norm", "head"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "embedding", "attention", "mlp", "expert", "router", "norm", "head")
-WITH_IMAGES = ("qwen3_vl", "qwen3_vl_moe", "qwen2_5_vl", "qwen2_vl")  # classes of mlx-vlm
-TEXT_ONLY = ("qwen3", "qwen3_moe", "qwen2", "llama")  # classes of mlx-lm
 
 
 @dataclass(frozen=True)
-class Weight:
-    """One module's parameters: ``shape`` as MLX stores the weight, plus ``bias`` single numbers."""
+class ModuleShape:
+    """One module's parameters: ``shape`` as MLX stores its weight, plus ``bias`` single numbers."""
 
     name: str
     part: Part
@@ -35,9 +33,10 @@ class Weight:
 
     def nbytes(self, quantization: dict[str, Any], item: int) -> float:
         """Bytes in memory; what is not quantised, scales and offsets take ``item`` bytes a number."""
-        how = quantization.get(self.name, quantization)
+        own = [quantization[name] for name in families.listed(self.name) if name in quantization]
+        how = own[0] if own else quantization
         group, bits = (how.get("group_size", 64), how.get("bits")) if isinstance(how, dict) else (64, None)
-        chosen = self.name in quantization or self.part not in ("vision", "merger")
+        chosen = own or self.part not in ("vision", "merger")
         if not bits or not self.linear or not chosen or self.shape[-1] % group:
             return self.size * item
         return prod(self.shape) * (bits / 8 + 2 * item / group) + self.bias * item
@@ -49,11 +48,10 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Text:
+class LanguageModel:
     """Shape of a language model."""
 
-    path: str  # of the module that owns the embeddings and layers
-    head_path: str
+    family: Family
     hidden: int
     layers: int
     heads: int
@@ -63,7 +61,6 @@ class Text:
     vocabulary: int
     tied: bool  # the head is the embedding
     biased: tuple[str, ...]  # projections with a bias
-    head_norms: bool
     experts: int = 0
     experts_per_token: int = 0
     expert_inner: int = 0
@@ -71,18 +68,12 @@ class Text:
     sparse_step: int = 1
 
     @classmethod
-    def of(cls, config: dict[str, Any]) -> Text:
+    def of(cls, config: dict[str, Any]) -> LanguageModel:
         """The language model of this config.json; a UserError names the families where it is of none."""
-        family = config.get("model_type", "")
-        if family not in WITH_IMAGES + TEXT_ONLY:
-            known = ", ".join(WITH_IMAGES + TEXT_ONLY)
-            raise UserError(tr("model type {kind}: not supported; choose one of {known}", kind=family, known=known))
+        family = families.of(config)
         text = {**config, **config.get("text_config", {})}
-        prefix = "language_model." if family in WITH_IMAGES else ""
-        qwen2, llama = family.startswith("qwen2"), family == "llama"
         return cls(
-            path=f"{prefix}model",
-            head_path=f"{prefix}lm_head",
+            family=family,
             hidden=text["hidden_size"],
             layers=text["num_hidden_layers"],
             heads=text["num_attention_heads"],
@@ -90,9 +81,8 @@ class Text:
             head=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
             inner=text["intermediate_size"],
             vocabulary=text["vocab_size"],
-            tied=text.get("tie_word_embeddings", family in ("qwen2", "qwen2_5_vl", "llama")),
-            biased=_biased(text, qwen2, llama),
-            head_norms=not (qwen2 or llama),
+            tied=text.get("tie_word_embeddings", family.tied),
+            biased=family.biases(text),
             experts=text.get("num_experts", 0),
             experts_per_token=text.get("num_experts_per_tok", 0),
             expert_inner=text.get("moe_intermediate_size", 0),
@@ -104,40 +94,34 @@ class Text:
         """Whether this decoder layer has experts."""
         return self.experts > 0 and layer not in self.dense_layers and (layer + 1) % self.sparse_step == 0
 
-    def weights(self) -> Iterator[Weight]:
+    def modules(self) -> Iterator[ModuleShape]:
         """Embeddings, decoder layers, norm and head."""
-        yield Weight(f"{self.path}.embed_tokens", "embedding", (self.vocabulary, self.hidden))
+        yield ModuleShape(f"{self.family.decoder}.embed_tokens", "embedding", (self.vocabulary, self.hidden))
         for layer in range(self.layers):
             yield from self._attention(layer)
             yield from self._mlp(layer)
-        yield Weight(f"{self.path}.norm", "norm", (self.hidden,), linear=False)
+        yield ModuleShape(f"{self.family.decoder}.norm", "norm", (self.hidden,), linear=False)
         if not self.tied:
-            yield Weight(self.head_path, "head", (self.vocabulary, self.hidden))
+            yield ModuleShape(self.family.head, "head", (self.vocabulary, self.hidden))
 
-    def _attention(self, layer: int) -> Iterator[Weight]:
-        at = f"{self.path}.layers.{layer}"
+    def _attention(self, layer: int) -> Iterator[ModuleShape]:
+        at = f"{self.family.layers}.{layer}"
         queries, keys = self.heads * self.head, self.key_heads * self.head
         shapes = {"q_proj": (queries, self.hidden), "k_proj": (keys, self.hidden), "v_proj": (keys, self.hidden)}
         for name, shape in {**shapes, "o_proj": (self.hidden, queries)}.items():
             bias = shape[0] if name in self.biased else 0
-            yield Weight(f"{at}.self_attn.{name}", "attention", shape, bias, layer=layer)
+            yield ModuleShape(f"{at}.self_attn.{name}", "attention", shape, bias, layer=layer)
         norms = {"input_layernorm": self.hidden, "post_attention_layernorm": self.hidden}
-        heads = {"self_attn.q_norm": self.head, "self_attn.k_norm": self.head} if self.head_norms else {}
+        heads = {"self_attn.q_norm": self.head, "self_attn.k_norm": self.head} if self.family.head_norms else {}
         for name, size in {**norms, **heads}.items():
-            yield Weight(f"{at}.{name}", "norm", (size,), linear=False, layer=layer)
+            yield ModuleShape(f"{at}.{name}", "norm", (size,), linear=False, layer=layer)
 
-    def _mlp(self, layer: int) -> Iterator[Weight]:
-        at, part, copies, inner = f"{self.path}.layers.{layer}.mlp", "mlp", (), self.inner
+    def _mlp(self, layer: int) -> Iterator[ModuleShape]:
+        at, part, copies, inner = f"{self.family.layers}.{layer}.mlp", "mlp", (), self.inner
         if self.sparse(layer):
-            yield Weight(f"{at}.gate", "router", (self.experts, self.hidden), layer=layer)
+            yield ModuleShape(f"{at}.gate", "router", (self.experts, self.hidden), layer=layer)
             at, part, copies, inner = f"{at}.switch_mlp", "expert", (self.experts,), self.expert_inner
         shapes = {"gate_proj": (inner, self.hidden), "up_proj": (inner, self.hidden), "down_proj": (self.hidden, inner)}
         for name, shape in shapes.items():
             bias = shape[0] if name in self.biased else 0
-            yield Weight(f"{at}.{name}", part, (*copies, *shape), bias, layer=layer)  # type: ignore[arg-type]
-
-
-def _biased(text: dict[str, Any], qwen2: bool, llama: bool) -> tuple[str, ...]:
-    attention = ("q_proj", "k_proj", "v_proj", "o_proj") if llama and text.get("attention_bias") else ()
-    mlp = ("gate_proj", "up_proj", "down_proj") if llama and text.get("mlp_bias") else ()
-    return ("q_proj", "k_proj", "v_proj") if qwen2 else attention + mlp
+            yield ModuleShape(f"{at}.{name}", part, (*copies, *shape), bias, layer=layer)  # type: ignore[arg-type]

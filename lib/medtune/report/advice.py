@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medtune import checks
+from medtune.deployment.proof import sentences
 from medtune.evaluation.gate import sentence
 from medtune.i18n import Lang, tr
 from medtune.metrics import Curve
@@ -188,7 +189,7 @@ def _proofs(facts: Facts, say: Speaker) -> Iterator[str]:
         if proof["verdict"] == "failed":
             yield say(
                 "The proof `{name}` failed: do not use this folder; run `make deploy` again.",
-                name=tr(proof["name"], say.lang),
+                name=sentences.name(proof, say.lang),
             )
     if facts.trusted("deployment.staged"):
         yield say("Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.run)

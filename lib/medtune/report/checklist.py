@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medtune import checks
+from medtune.deployment.proof import sentences
 from medtune.evaluation.gate import sentence
 from medtune.files import Json
 from medtune.i18n import Lang, tr
+from medtune.receipt import TRAINING
 from medtune.report import comparison, names
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
-from medtune.run import WEIGHTS
+from medtune.run import CONFIG, METRICS, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _adapters(facts: Facts, write: Numbers) -> Evidence:
 
 
 def _configured(facts: Facts, write: Numbers) -> Evidence:
-    wanted = ("adapter_config.json", "training.json", "metrics.jsonl")
+    wanted = (CONFIG, TRAINING, METRICS)
     lost = [name for name in wanted if _bytes(facts, name) is None]
     return not lost, ", ".join(lost or wanted)
 
@@ -123,6 +125,9 @@ def _proved(facts: Facts, write: Numbers) -> Evidence:
     evidence = tr("{passed} of {done} levels passed", write.lang, passed=len(passed), done=len(done))
     if len(done) < len(proofs):
         evidence += tr(", {skipped} not run here", write.lang, skipped=len(proofs) - len(done))
+    for proof in done:
+        if proof["verdict"] != "passed":
+            evidence += f"; {sentences.name(proof, write.lang)}: {sentences.note(proof, write.lang)}"
     return (len(passed) == len(done)) if done else None, evidence
 
 

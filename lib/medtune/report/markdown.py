@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from medtune import checks
+from medtune.deployment.proof import sentences
 from medtune.files import Json
 from medtune.i18n import Lang, tr
 from medtune.receipt import versions
@@ -160,8 +161,18 @@ class Helpers:
             return self.write.missing
         return f"{self.write.signed(effect.low)} … {self.write.signed(effect.high)}"
 
+    def proof_name(self, proof: Json) -> str:
+        """The name of a level of the proof."""
+        return escaped(sentences.name(proof, self._lang))
+
+    def note_of(self, proof: Json) -> str:
+        """Why a proof failed or was not run."""
+        return escaped(sentences.note(proof, self._lang))
+
     def figures_of(self, proof: Json) -> str:
-        """A proof's figures as name and value."""
+        """A proof's figures in its own sentence, else as name and value."""
+        if said := sentences.figures(proof, self._lang):
+            return escaped(said)
         measured = {name: value for name, value in (proof.get("figures") or {}).items() if value not in ([], {}, "")}
         shown = {name: f"{v:.4g}" if isinstance(v, float) else v for name, v in measured.items()}
         return self.pairs({name.replace("_", " "): value for name, value in shown.items()})

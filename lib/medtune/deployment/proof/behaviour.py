@@ -10,13 +10,15 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medtune.deployment.proof import Subject, probe
-from medtune.deployment.proof.references import Reference
-from medtune.i18n import tr
+from medtune.deployment.proof import Fault, Subject, Verdict, probe
+from medtune.i18n import Words
+
+if TYPE_CHECKING:
+    from medtune.deployment.proof.references import Reference
 
 KL_LIMIT = 1e-3  # nats, of a canary: what rounding to bf16 or 8 bits leaves
 KL_SHARE = 0.05  # or this share of the distance the tuned model has from the base
@@ -24,6 +26,37 @@ NEARER = 2.0  # the folder must be so many times nearer to base + adapter than t
 SEES = 0.5  # share of the tuned model's dependence on its image
 OTHER = "/other"
 PATIENCE = 3600  # seconds; a large model from a slow disk takes minutes
+FIGURES: Words = {
+    "en": "KL to base + adapter {kl_to_tuned:.2g}, to the base {kl_to_base_mean:.2g}; {flips} of {positions} top "
+    "tokens flipped; another image moves the answer by {image_effect:.2g}",
+    "zh": "与基础模型加适配器的 KL 为 {kl_to_tuned:.2g}，与基础模型为 {kl_to_base_mean:.2g}；{positions} 个首选词元中 "
+    "{flips} 个不同；换一张图像，回答变化 {image_effect:.2g}",
+}
+SENTENCES: dict[str, Words] = {
+    "nothing_asked": {"en": "no canary was asked: nothing is proved", "zh": "没有提问任何探针：什么也没有证明"},
+    "no_answer": {"en": "no answer within {minutes} minutes", "zh": "{minutes} 分钟内没有回答"},
+    "does_not_load": {"en": "the folder does not load: {error}", "zh": "文件夹无法加载：{error}"},
+    "other_tokens": {
+        "en": "prompts become other tokens than in training ({names}): template or processor",
+        "zh": "提示词变成了与训练不同的词元（{names}）：模板或处理器不对",
+    },
+    "answers_differ": {
+        "en": "answers differ from base + adapter (KL {kl:.4f} on {names})",
+        "zh": "回答与基础模型加适配器不同（KL {kl:.4f}，{names}）",
+    },
+    "like_the_base": {
+        "en": "answers like the base model (KL to the base {base:.2g}, to base + adapter {tuned:.2g})",
+        "zh": "回答像基础模型（与基础模型的 KL 为 {base:.2g}，与基础模型加适配器为 {tuned:.2g}）",
+    },
+    "vision_not_asked": {
+        "en": "no canary with an image was asked: vision is not proved",
+        "zh": "没有提问带图像的探针：视觉没有得到证明",
+    },
+    "blind": {
+        "en": "another image does not change the answer: vision is not in effect",
+        "zh": "换一张图像，回答不变：视觉没有起作用",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -35,8 +68,10 @@ class Answers:
     other: np.ndarray | None
 
 
-def check(subject: Subject, python: Path) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject, python: Path) -> Verdict:
     """Let ``python`` load the folder and answer the canaries; failed with the last line where it cannot."""
+    if not subject.references.items:
+        return Verdict.of([{"fault": "nothing_asked"}])
     with tempfile.TemporaryDirectory(prefix="medtune-") as scratch:
         request, answer = Path(scratch) / "request.json", Path(scratch) / "answer.npz"
         request.write_text(json.dumps(_request(subject)), encoding="utf-8")
@@ -44,14 +79,13 @@ def check(subject: Subject, python: Path) -> tuple[str, dict[str, Any], str]:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            return "failed", {}, tr("no answer within {minutes} minutes", minutes=PATIENCE // 60)
+            return Verdict.of([{"fault": "no_answer", "minutes": PATIENCE // 60}])
         if done.returncode:
-            return "failed", {}, tr("the folder does not load: {error}", error=_reason(done.stderr))
+            return Verdict.of([{"fault": "does_not_load", "error": _reason(done.stderr)}])
         with np.load(answer) as arrays:
             answers = {item.canary.id: _answers(arrays, item) for item in subject.references.items}
     figures = compare(subject.references.items, answers)
-    problems = faults(figures)
-    return ("failed" if problems else "passed"), figures, "; ".join(problems)
+    return Verdict.of(faults(figures), figures)
 
 
 def _request(subject: Subject) -> list[dict[str, Any]]:
@@ -85,7 +119,7 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def compare(items: list[Reference], answers: dict[str, Answers]) -> dict[str, Any]:
-    """The figures of one run over all canaries; of several canaries the worst one counts."""
+    """The figures of one run over all canaries, at least one; of several the worst counts, and no number is worst."""
     pairs = [(item, answers[item.canary.id]) for item in items]
     tuned = [kl(item.tuned, answer.logprobs) for item, answer in pairs]
     base = [kl(item.base, answer.logprobs) for item, answer in pairs]
@@ -99,39 +133,36 @@ def compare(items: list[Reference], answers: dict[str, Answers]) -> dict[str, An
     return {
         "canaries": len(pairs),
         "other_tokens": [item.canary.id for item, answer in pairs if not np.array_equal(item.tokens, answer.tokens)],
-        "kl_to_tuned": max(tuned),
+        "kl_to_tuned": float(np.max(tuned)),
         "kl_to_tuned_mean": float(np.mean(tuned)),
         "kl_to_base_mean": float(np.mean(base)),
         "kl_adapter_mean": float(np.mean(adapter)),
         "kl_limit_broken": [
             item.canary.id
             for (item, _), found, change in zip(pairs, tuned, adapter, strict=True)
-            if found > max(KL_LIMIT, KL_SHARE * change)
+            if not found <= max(KL_LIMIT, KL_SHARE * change)
         ],
         "flips": int(sum(flip.sum() for flip in flips)),
         "positions": int(sum(flip.size for flip in flips)),
-        "image_effect_tuned": min((tuned for tuned, _ in seen), default=0.0),
-        "image_effect": min((found for _, found in seen), default=0.0),
-        "blind": sum(found < SEES * wanted or found == 0 for wanted, found in seen),
+        "images": len(seen),
+        "image_effect_tuned": float(np.min([wanted for wanted, _ in seen])) if seen else 0.0,
+        "image_effect": float(np.min([found for _, found in seen])) if seen else 0.0,
+        "blind": sum(not (found > 0 and found >= SEES * wanted) for wanted, found in seen),
     }
 
 
-def faults(figures: dict[str, Any]) -> list[str]:
-    """Why these figures refuse a folder; nothing when they do not."""
-    found = []
+def faults(figures: dict[str, Any]) -> list[Fault]:
+    """Why these figures refuse a folder; nothing when each is a number within its limits."""
+    found: list[Fault] = []
     if figures["other_tokens"]:
-        names = ", ".join(figures["other_tokens"])
-        found.append(tr("prompts become other tokens than in training ({names}): template or processor", names=names))
+        found.append({"fault": "other_tokens", "names": figures["other_tokens"]})
     if figures["kl_limit_broken"]:
-        found.append(
-            tr("answers differ from base + adapter (KL {kl:.4f} on {names})",
-               kl=figures["kl_to_tuned"], names=", ".join(figures["kl_limit_broken"]))
-        )  # fmt: skip
-    if figures["kl_to_base_mean"] <= NEARER * figures["kl_to_tuned_mean"]:
-        found.append(
-            tr("answers like the base model (KL to the base {base:.2g}, to base + adapter {tuned:.2g})",
-               base=figures["kl_to_base_mean"], tuned=figures["kl_to_tuned_mean"])
-        )  # fmt: skip
-    if figures["blind"]:
-        found.append(tr("another image does not change the answer: vision is not in effect"))
+        found.append({"fault": "answers_differ", "kl": figures["kl_to_tuned"], "names": figures["kl_limit_broken"]})
+    if not figures["kl_to_base_mean"] > NEARER * figures["kl_to_tuned_mean"]:
+        away = {"base": figures["kl_to_base_mean"], "tuned": figures["kl_to_tuned_mean"]}
+        found.append({"fault": "like_the_base", **away})
+    if not figures["images"]:
+        found.append({"fault": "vision_not_asked"})
+    elif figures["blind"]:
+        found.append({"fault": "blind"})
     return found

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 from medtune import files
 from medtune.deployment import folder
-from medtune.deployment.proof import Subject, lint
-from medtune.i18n import tr
+from medtune.deployment.proof import Subject, Verdict, lint
+from medtune.i18n import Words
 
-NAME = "files"
+NAME: Words = {"en": "files", "zh": "文件"}
 AFTER_COMMIT = False
+SENTENCES: dict[str, Words] = {
+    **lint.SENTENCES,
+    "not_the_bases": {"en": "{file}: not the base's own", "zh": "{file}：不是基础模型自己的"},
+    "other_template": {
+        "en": "the chat template is not the one of the training",
+        "zh": "对话模板不是训练时的那个",
+    },
+}
 
 
-def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject) -> Verdict:
     """Failed with every fault; passed when the files are the base's own and the template the training's."""
-    found = [str(problem) for problem in lint.problems(subject.folder)]
+    found = lint.problems(subject.folder)
     found += [
-        tr("{name}: not the base's own", name=name)
+        {"fault": "not_the_bases", "file": name}
         for name in folder.VERBATIM
         if _digest(subject.base.path / name) != _digest(subject.folder / name)
     ]
-    templates = set(folder.template_of(subject.folder).values())
-    if templates != {subject.template}:
-        found.append(tr("the chat template is not the one of the training"))
-    return ("failed" if found else "passed"), {"problems": len(found)}, "; ".join(found)
+    if set(folder.template_of(subject.folder).values()) != {subject.template}:
+        found.append({"fault": "other_template"})
+    return Verdict.of(found, {"problems": len(found)})
 
 
-def _digest(path: Any) -> str | None:
+def _digest(path: Path) -> str | None:
     return files.sha256(path) if path.exists() else None

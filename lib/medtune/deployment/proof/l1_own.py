@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from medtune.deployment.proof import Subject, behaviour
+from medtune.deployment.proof import Subject, Verdict, behaviour
+from medtune.i18n import Words
 
-NAME = "own stack"
+NAME: Words = {"en": "own stack", "zh": "自己的环境"}
 AFTER_COMMIT = False
+FIGURES = behaviour.FIGURES
+SENTENCES = behaviour.SENTENCES
 
 
-def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject) -> Verdict:
     """See ``behaviour``."""
     return behaviour.check(subject, Path(sys.executable))

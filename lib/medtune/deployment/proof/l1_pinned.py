@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from medtune.deployment.proof import Subject, Verdict, behaviour, stack
+from medtune.i18n import Words
 
-from medtune.deployment.proof import Subject, behaviour
-from medtune.i18n import tr
-
-NAME = "LM Studio's versions"
+NAME: Words = {"en": "LM Studio's versions", "zh": "LM Studio 所用的版本"}
 AFTER_COMMIT = False
+FIGURES = behaviour.FIGURES
+SENTENCES: dict[str, Words] = {
+    **behaviour.SENTENCES,
+    "not_made": {
+        "en": "its environment is not made; run `make prove PINNED=1` once (needs the network)",
+        "zh": "还没有建立它的环境；请运行一次 `make prove PINNED=1`（需要网络）",
+    },
+}
 
 
-def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject) -> Verdict:
     """See ``behaviour``; skipped where the environment was not made."""
-    if subject.pinned is None:
-        return "skipped", {}, tr("its environment is not made; run `make prove PINNED=1` once (needs the network)")
-    return behaviour.check(subject, subject.pinned)
+    python = stack.interpreter()
+    return behaviour.check(subject, python) if python else Verdict.skipped("not_made")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medtune import lmstudio
-from medtune.deployment.proof import Subject, behaviour
-from medtune.i18n import tr
+from medtune.deployment.proof import NOT_INSTALLED, Subject, Verdict, behaviour
+from medtune.i18n import Words
 
-NAME = "LM Studio's interpreter"
+NAME: Words = {"en": "LM Studio's interpreter", "zh": "LM Studio 的解释器"}
 AFTER_COMMIT = False
+FIGURES = behaviour.FIGURES
+SENTENCES: dict[str, Words] = {
+    **behaviour.SENTENCES,
+    "not_installed": NOT_INSTALLED,
+    "no_engine": {
+        "en": "LM Studio has no MLX engine; install it in the app under Settings, Runtime, then `make prove`",
+        "zh": "LM Studio 没有 MLX 引擎；请在应用的 Settings、Runtime 里安装，再运行 `make prove`",
+    },
+}
 
 
-def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject) -> Verdict:
     """See ``behaviour``; skipped where the app, or its MLX engine, is not installed."""
     if subject.home is None:
-        return "skipped", {}, tr("LM Studio is not installed here")
+        return Verdict.skipped("not_installed")
     python = lmstudio.engine_python(subject.home)
-    if python is None:
-        return (
-            "skipped",
-            {},
-            tr("LM Studio has no MLX engine; install it in the app under Settings, Runtime, then `make prove`"),
-        )
-    return behaviour.check(subject, python)
+    return behaviour.check(subject, python) if python else Verdict.skipped("no_engine")

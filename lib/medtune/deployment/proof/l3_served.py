@@ -6,61 +6,91 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medtune import lmstudio
 from medtune.deployment import client
 from medtune.deployment.client import NotRunning, Server
-from medtune.deployment.proof import Subject
-from medtune.deployment.proof.references import ANSWER, References
-from medtune.i18n import tr
+from medtune.deployment.proof import NOT_INSTALLED, Fault, Subject, Verdict
+from medtune.i18n import Words
 
-NAME = "LM Studio itself"
+if TYPE_CHECKING:
+    from medtune.deployment.proof.references import References
+
+NAME: Words = {"en": "LM Studio itself", "zh": "LM Studio 本身"}
 AFTER_COMMIT = True
+FIGURES: Words = {
+    "en": "{like_tuned} of {telling} telling answers like base + adapter's",
+    "zh": "{telling} 个能区分的回答中，{like_tuned} 个与基础模型加适配器一致",
+}
+SENTENCES: dict[str, Words] = {
+    "not_installed": NOT_INSTALLED,
+    "no_lms": {
+        "en": "the lms command is missing; start LM Studio once, then `make prove`",
+        "zh": "没有 lms 命令；请先启动一次 LM Studio，再运行 `make prove`",
+    },
+    "server_off": {
+        "en": "LM Studio's server is not running; `{lms} server start`, then `make prove`",
+        "zh": "LM Studio 的服务没有运行；请先 `{lms} server start`，再运行 `make prove`",
+    },
+    "not_listed": {
+        "en": "LM Studio does not list {key} yet; restart the app, then `make prove`",
+        "zh": "LM Studio 还没有列出 {key}；请重启应用，再运行 `make prove`",
+    },
+    "no_answer": {"en": "{url}: no answer ({error})", "zh": "{url}：没有回答（{error}）"},
+    "nothing_tells": {
+        "en": "base and base + adapter answer every canary alike: the app's answers cannot tell them apart",
+        "zh": "基础模型与基础模型加适配器对每个探针的回答都相同：应用的回答无法区分二者",
+    },
+    "not_mlx_vision": {
+        "en": "LM Studio does not list it as an MLX model with vision",
+        "zh": "LM Studio 没有把它列为带视觉的 MLX 模型",
+    },
+    "like_the_base": {
+        "en": "of {n} telling answers {base} are like the base's and {tuned} like base + adapter's",
+        "zh": "{n} 个能区分的回答中，{base} 个像基础模型，{tuned} 个像基础模型加适配器",
+    },
+}
 IDENTIFIER = "medtune-verify"
 MLX_FORMATS = ("mlx", "safetensors")  # the API's word and that of `lms ls`; PyTorch's is torch_safetensors
 LOOKS, PAUSE = 5, 2.0  # how often to look for a new folder, seconds between; the index may lag
 
 
-def check(subject: Subject) -> tuple[str, dict[str, Any], str]:
+def check(subject: Subject) -> Verdict:
     """Skipped where the app, its command or its server is not there, or does not see the folder yet."""
     if subject.home is None:
-        return "skipped", {}, tr("LM Studio is not installed here")
+        return Verdict.skipped("not_installed")
     lms = lmstudio.Lms(subject.home)
     if not lms.installed:
-        return "skipped", {}, tr("the lms command is missing; start LM Studio once, then `make prove`")
+        return Verdict.skipped("no_lms")
     status = lms.json("server", "status")
     if not status.get("running"):
-        return (
-            "skipped",
-            {},
-            tr("LM Studio's server is not running; `{lms} server start`, then `make prove`", lms=lms.program),
-        )
+        return Verdict.skipped("server_off", lms=str(lms.program))
     entry = _listed(lms, subject.key)
     if entry is None:
-        return (
-            "skipped",
-            {},
-            tr("LM Studio does not list {key} yet; restart the app, then `make prove`", key=subject.key),
-        )
-    server = Server.lmstudio(status.get("port"))
+        return Verdict.skipped("not_listed", key=subject.key)
     try:
-        blind = _not_mlx_vision([entry, *_described(server, entry["modelKey"])])
-        if blind:
-            return "failed", {"listed": blind}, tr("LM Studio does not list it as an MLX model with vision")
-        with _loaded(lms, entry["modelKey"]):
-            figures = ask(server, IDENTIFIER, subject.references)
+        return _asked(lms, Server.lmstudio(status.get("port")), entry, subject.references)
     except NotRunning as error:
-        return "skipped", {}, str(error)
-    problems = faults(figures)
-    return ("failed" if problems else "passed"), figures, "; ".join(problems)
+        return Verdict.skipped("no_answer", url=error.url, error=error.reason)
+
+
+def _asked(lms: lmstudio.Lms, server: Server, entry: dict[str, Any], references: References) -> Verdict:
+    """What the app says of the model ``entry``, then what it answers."""
+    blind = _not_mlx_vision([entry, *_described(server, entry["modelKey"])])
+    if blind:
+        return Verdict.of([{"fault": "not_mlx_vision", "listed": blind}])
+    with _loaded(lms, entry["modelKey"]):
+        figures = ask(server, IDENTIFIER, references)
+    return Verdict.of(faults(figures), figures) if figures["telling"] else Verdict.skipped("nothing_tells", figures)
 
 
 def _listed(lms: lmstudio.Lms, key: str) -> dict[str, Any] | None:
-    """What `lms ls` says of the folder; the app indexes a new one with some delay."""
+    """What `lms ls` says of the folder; the app indexes a new one with some delay, and may spell it in lower case."""
+    wanted = key.lower().split("/")
     for look in range(LOOKS):
         for entry in lms.json("ls"):
-            if str(entry.get("path", "")).replace("\\", "/").lower().rstrip("/").endswith(key):
+            if str(entry.get("path", "")).replace("\\", "/").lower().rstrip("/").split("/")[-2:] == wanted:
                 return entry
         if look + 1 < LOOKS:
             time.sleep(PAUSE)
@@ -69,7 +99,11 @@ def _listed(lms: lmstudio.Lms, key: str) -> dict[str, Any] | None:
 
 def _described(server: Server, key: str) -> list[dict[str, Any]]:
     """What the server's own list says of the model."""
-    return [entry for entry in server.described() if key in (entry.get("key"), entry.get("id"))]
+    return [
+        entry
+        for entry in server.described()
+        if key.lower() in (str(entry.get(field)).lower() for field in ("key", "id"))
+    ]
 
 
 def _not_mlx_vision(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -96,6 +130,8 @@ def _loaded(lms: lmstudio.Lms, key: str) -> Iterator[None]:
 
 def ask(server: Server, model: str, references: References) -> dict[str, Any]:
     """How far each answer goes along with the tuned and with the base's answer, as shares of their lengths."""
+    from medtune.deployment.proof.references import ANSWER
+
     rows = []
     for item in references.items:
         messages = client.with_images(references.messages(item.canary), item.canary.images)
@@ -120,11 +156,9 @@ def _agreement(answer: str, reference: str) -> float:
     return common / len(reference) if reference else float(not answer)
 
 
-def faults(figures: dict[str, Any]) -> list[str]:
-    """Refused when more of the telling answers follow the base than the tuned model."""
-    if figures["telling"] and figures["like_base"] >= figures["like_tuned"]:
-        return [
-            tr("of {n} telling answers {base} are like the base's and {tuned} like base + adapter's",
-               n=figures["telling"], base=figures["like_base"], tuned=figures["like_tuned"])
-        ]  # fmt: skip
-    return []
+def faults(figures: dict[str, Any]) -> list[Fault]:
+    """Refused unless more of the telling answers follow the tuned model than the base."""
+    if figures["like_tuned"] > figures["like_base"]:
+        return []
+    told = {"n": figures["telling"], "base": figures["like_base"], "tuned": figures["like_tuned"]}
+    return [{"fault": "like_the_base", **told}]

@@ -1,46 +1,114 @@
 """What is wrong with a model folder as LM Studio sees it, read from its files alone.
 
-Each rule comes from a failure seen in LM Studio or in its open engine; what the program does about it stands in the
-problem's `effect`.
+Each rule comes from a failure seen in LM Studio or in its open engine; its sentence says what the program does then.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medtune import files
 from medtune.deployment import folder
+from medtune.deployment.proof import Fault
 from medtune.errors import UserError
-from medtune.i18n import tr
+from medtune.i18n import Words
+from medtune.model import families
 from medtune.model.tensors import INDEX, Shard
+from medtune.run import CONFIG
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+SENTENCES: dict[str, Words] = {
+    "no_config": {
+        "en": "{file}: missing; LM Studio does not see a model here",
+        "zh": "{file}：缺失；LM Studio 看不到模型",
+    },
+    "not_json": {
+        "en": "{file}: not standard JSON ({error}); the indexer fails",
+        "zh": "{file}：不是标准 JSON（{error}）；索引会失败",
+    },
+    "unreadable": {"en": "{error}: the model cannot be loaded", "zh": "{error}：模型无法加载"},
+    "no_weights": {"en": "{file}: missing; there is nothing to load", "zh": "{file}：缺失；没有可加载的东西"},
+    "adapters_ignored": {
+        "en": "{file}: LM Studio ignores adapters and serves the base model, because it loads only the files its index "
+        "names",
+        "zh": "{file}：LM Studio 不理会适配器，提供的是基础模型，因为它只加载索引里列出的文件",
+    },
+    "adapters_refused": {
+        "en": "{file}: LM Studio refuses the folder: it takes every *.safetensors for the model, and adapters are not "
+        "part of it",
+        "zh": "{file}：LM Studio 会拒绝这个文件夹：它把所有 *.safetensors 都当作模型，而适配器不属于模型",
+    },
+    "named_not_there": {
+        "en": "{index} → {file}: named but not there; the model is refused or loads incompletely",
+        "zh": "{index} → {file}：索引里有但文件不在；模型会被拒绝或加载不全",
+    },
+    "there_not_named": {
+        "en": "{file}: not named by the index; its tensors are not loaded",
+        "zh": "{file}：不在索引里；其中的张量不会被加载",
+    },
+    "no_format": {
+        "en": "{file}: its header does not say format: mlx; LM Studio takes it for PyTorch or cannot index it",
+        "zh": "{file}：文件头没有 format: mlx；LM Studio 会当作 PyTorch，或无法索引",
+    },
+    "adapter_tensors": {
+        "en": "{file}: adapter tensors (lora_a, lora_b) among the weights; the model is refused",
+        "zh": "{file}：权重里混有适配器张量（lora_a、lora_b）；模型会被拒绝",
+    },
+    "text_only": {
+        "en": "{file}: no vision_config; LM Studio loads it as a text-only model",
+        "zh": "{file}：没有 vision_config；LM Studio 会当作纯文本模型加载",
+    },
+    "no_vision": {
+        "en": "{file}: no vision weights; the model is refused or blind",
+        "zh": "{file}：没有视觉权重；模型会被拒绝，或看不见图像",
+    },
+    "no_preprocessor": {
+        "en": "{file}: missing; older engines refuse images, newer ones guess their size",
+        "zh": "{file}：缺失；旧引擎会拒绝图像，新引擎只能猜尺寸",
+    },
+    "linked_folder": {
+        "en": "{file}: the folder is a symbolic link; LM Studio does not follow it reliably",
+        "zh": "{file}：文件夹是符号链接；LM Studio 不一定能跟随",
+    },
+    "link": {
+        "en": "{file}: a symbolic link; LM Studio does not follow it reliably",
+        "zh": "{file}：符号链接；LM Studio 不一定能跟随",
+    },
+    "link_to_nothing": {
+        "en": "{file}: a symbolic link to nothing; LM Studio does not follow it reliably",
+        "zh": "{file}：指向不存在文件的符号链接；LM Studio 不一定能跟随",
+    },
+    "no_tokenizer": {
+        "en": "{file}: no tokenizer; the model cannot be loaded",
+        "zh": "{file}：没有分词器；模型无法加载",
+    },
+    "no_template": {
+        "en": "{file}: no chat template; it loads but cannot chat",
+        "zh": "{file}：没有对话模板；能加载但不能对话",
+    },
+    "templates_differ": {
+        "en": "{file}: different chat templates; which one counts depends on the program",
+        "zh": "{file}：对话模板互不相同；以哪一个为准因程序而异",
+    },
+    "apple_double": {
+        "en": "{file}: an AppleDouble file; LM Studio's indexer can trip over it; delete it",
+        "zh": "{file}：AppleDouble 文件；LM Studio 的索引可能因它出错；请删除",
+    },
+}
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One fault: what was found and what the app makes of it."""
-
-    found: str
-    effect: str
-
-    def __str__(self) -> str:
-        return f"{self.found}: {self.effect}"
-
-
-def problems(path: Path) -> list[Problem]:
-    """Every fault of the folder ``path``, the gravest first."""
+def problems(path: Path) -> list[Fault]:
+    """Every fault of the folder ``path``, {"fault": rule, "file": file or files}, the gravest first."""
     if not (path / "config.json").exists():
-        return [Problem("config.json", tr("missing; LM Studio does not see a model here"))]
+        return [{"fault": "no_config", "file": "config.json"}]
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"), parse_constant=_not_json)
-        shards, broken = _shards(path)
-    except (ValueError, UserError) as error:
-        return [Problem("config.json", tr("not standard JSON ({error}); the indexer fails", error=error))]
+    except ValueError as error:
+        return [{"fault": "not_json", "file": "config.json", "error": str(error)}]
+    shards, broken = _shards(path)
     found = [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
     return [*found, *_links(path), *_texts(path), *_strays(path)]
 
@@ -49,32 +117,25 @@ def _not_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _shards(path: Path) -> tuple[list[Shard], list[Problem]]:
-    shards, broken = [], []
+def _shards(path: Path) -> tuple[list[Shard], list[Fault]]:
+    shards: list[Shard] = []
+    broken: list[Fault] = []
     for file in sorted(path.glob("model*.safetensors")):
         try:
             shards.append(Shard.open(file))
         except (UserError, OSError) as error:
-            broken.append(Problem(str(error), tr("the model cannot be loaded")))
+            broken.append({"fault": "unreadable", "file": file.name, "error": str(error)})
     if not shards and not broken:
-        broken.append(Problem("model*.safetensors", tr("missing; there is nothing to load")))
+        broken.append({"fault": "no_weights", "file": "model*.safetensors"})
     return shards, broken
 
 
-def _adapters(path: Path) -> Iterator[Problem]:
+def _adapters(path: Path) -> Iterator[Fault]:
     """Adapters beside a base: the engine has no code for them."""
     beside = [file.name for file in sorted(path.glob("*.safetensors")) if not file.name.startswith("model")]
-    beside += [name for name in ("adapter_config.json",) if (path / name).exists()]
-    if not beside:
-        return
-    effect = (
-        tr("LM Studio ignores adapters and serves the base model, because it loads only the files its index names")
-        if _index_is_right(path)
-        else tr(
-            "LM Studio refuses the folder: it takes every *.safetensors for the model, and adapters are not part of it"
-        )
-    )
-    yield Problem(", ".join(beside), effect)
+    beside += [name for name in (CONFIG,) if (path / name).exists()]
+    if beside:
+        yield {"fault": "adapters_ignored" if _index_is_right(path) else "adapters_refused", "file": beside}
 
 
 def _index_is_right(path: Path) -> bool:
@@ -83,60 +144,59 @@ def _index_is_right(path: Path) -> bool:
     return bool(named) and all((path / name).exists() for name in named)
 
 
-def _index(path: Path) -> Iterator[Problem]:
+def _index(path: Path) -> Iterator[Fault]:
     if not (path / INDEX).exists():
         return
     named = set(files.read_json(path / INDEX).get("weight_map", {}).values())
     present = {file.name for file in path.glob("model*.safetensors")}
     for name in sorted(named - present):
-        yield Problem(f"{INDEX} → {name}", tr("named but not there; the model is refused or loads incompletely"))
+        yield {"fault": "named_not_there", "file": name, "index": INDEX}
     for name in sorted(present - named):
-        yield Problem(name, tr("not named by the index; its tensors are not loaded"))
+        yield {"fault": "there_not_named", "file": name}
 
 
-def _headers(shards: list[Shard]) -> Iterator[Problem]:
+def _headers(shards: list[Shard]) -> Iterator[Fault]:
     for shard in shards:
         if not shard.is_mlx:
-            yield Problem(
-                shard.path.name,
-                tr("its header does not say format: mlx; LM Studio takes it for PyTorch or cannot index it"),
-            )
+            yield {"fault": "no_format", "file": shard.path.name}
 
 
-def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator[Problem]:
+def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator[Fault]:
     names = [tensor.name for shard in shards for tensor in shard.tensors]
-    if any(".lora_a" in name or ".lora_b" in name for name in names):
-        yield Problem("lora_a, lora_b", tr("adapter tensors among the weights; the model is refused"))
+    mixed = [shard.path.name for shard in shards if any(_is_adapter(tensor.name) for tensor in shard.tensors)]
+    if mixed:
+        yield {"fault": "adapter_tensors", "file": mixed}
     if "vision_config" not in config:
-        yield Problem("config.json", tr("no vision_config; LM Studio loads it as a text-only model"))
+        yield {"fault": "text_only", "file": "config.json"}
         return
-    if names and not any(name.startswith(("vision_tower.", "model.visual.", "visual.")) for name in names):
-        yield Problem("vision_tower.*", tr("no vision weights; the model is refused or blind"))
+    if names and not any(families.is_vision(name) for name in names):
+        yield {"fault": "no_vision", "file": f"{families.MLX_VLM.tower}.*"}
     if not (path / "preprocessor_config.json").exists():
-        yield Problem(
-            "preprocessor_config.json", tr("missing; older engines refuse images, newer ones guess their size")
-        )
+        yield {"fault": "no_preprocessor", "file": "preprocessor_config.json"}
 
 
-def _links(path: Path) -> Iterator[Problem]:
+def _is_adapter(name: str) -> bool:
+    return ".lora_a" in name or ".lora_b" in name
+
+
+def _links(path: Path) -> Iterator[Fault]:
     if path.is_symlink():
-        yield Problem(path.name, tr("the folder is a symbolic link; LM Studio does not follow it reliably"))
+        yield {"fault": "linked_folder", "file": path.name}
     for file in sorted(path.iterdir()):
         if file.is_symlink():
-            state = tr("a symbolic link") if file.exists() else tr("a symbolic link to nothing")
-            yield Problem(file.name, tr("{state}; LM Studio does not follow it reliably", state=state))
+            yield {"fault": "link" if file.exists() else "link_to_nothing", "file": file.name}
 
 
-def _texts(path: Path) -> Iterator[Problem]:
+def _texts(path: Path) -> Iterator[Fault]:
     if not any(all((path / name).exists() for name in names) for names in TOKENIZERS):
-        yield Problem("tokenizer.json", tr("no tokenizer; the model cannot be loaded"))
+        yield {"fault": "no_tokenizer", "file": "tokenizer.json"}
     templates = folder.template_of(path)
     if not templates:
-        yield Problem(folder.TEMPLATE, tr("no chat template; it loads but cannot chat"))
+        yield {"fault": "no_template", "file": folder.TEMPLATE}
     if len(set(templates.values())) > 1:
-        yield Problem(", ".join(templates), tr("different chat templates; which one counts depends on the program"))
+        yield {"fault": "templates_differ", "file": list(templates)}
 
 
-def _strays(path: Path) -> Iterator[Problem]:
+def _strays(path: Path) -> Iterator[Fault]:
     for file in sorted(path.glob("._*")):
-        yield Problem(file.name, tr("an AppleDouble file; LM Studio's indexer can trip over it; delete it"))
+        yield {"fault": "apple_double", "file": file.name}

@@ -16,6 +16,7 @@ from mlx.utils import tree_unflatten
 
 from medtune.deployment.proof.canaries import Canary
 from medtune.model import adapters
+from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.renderer import Chat, Example
 from medtune.records import IMAGE_MARKER, Message
@@ -100,7 +101,8 @@ def _greedy(model: Any, chat: Chat, example: Example) -> list[int]:
     """The most likely continuation, up to ANSWER tokens, its end token included."""
     from mlx_vlm.models.cache import make_prompt_cache
 
-    cache = make_prompt_cache(model.language_model)
+    language = Architecture.of(model).language
+    cache = make_prompt_cache(language)
     ids, pixels = _inputs(chat, example, [])
     logits = model(ids, cache=cache, **pixels).logits
     answer: list[int] = []
@@ -108,7 +110,7 @@ def _greedy(model: Any, chat: Chat, example: Example) -> list[int]:
         answer.append(int(logits[0, -1].argmax().item()))
         if answer[-1] in chat.stop_ids:
             break
-        logits = model.language_model(mx.array([answer[-1:]]), cache=cache).logits
+        logits = language(mx.array([answer[-1:]]), cache=cache).logits
     return answer
 
 
