@@ -389,7 +389,7 @@ def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Pat
     from medtune.model.renderer import Chat
 
     drawn(320).save(place / "film.png")
-    chat = Chat(
+    chat = Chat(Base.find(str(dense_twin)), Run(place / "run").max_image_edge)  # its data set is not under this folder
         Base.find(str(dense_twin)), Run(place / "run").max_image_edge
     )  # whose data set is not under this folder
     _edit(place / "run/training.json", "dataset", {"path": str(place / "data")})
