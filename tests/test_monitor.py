@@ -251,7 +251,7 @@ def page(tmp_path: Path) -> Iterator[str]:
     shift = time.time() - rows[-1]["time"]
     fakerun.write_metrics(tmp_path / "adapters_v2", [{**row, "time": row["time"] + shift} for row in rows])
     with web.server(tmp_path / "adapters_v2", port=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # seconds until it stops
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
