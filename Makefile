@@ -10,9 +10,8 @@ SHELL := /bin/bash
 given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
 RUN            := adapters_v2
 override RUN   := $(RUN:/=)
-ORIGIN         := $(RUN)/.origin
 begun          := $(wildcard $(RUN)/metrics.jsonl $(RUN)/training.json)
-came           := $(if $(begun),$(shell cat $(ORIGIN) 2>/dev/null))
+came           := $(if $(begun),$(shell cat $(RUN)/.origin 2>/dev/null))
 
 VENV           := .venv
 PROFILE        := demo
@@ -128,9 +127,7 @@ $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data))
 
 ifeq ($(imported),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call set,train)) | $(READY)
-	@[ -n "$(begun)" ] || { mkdir -p $(RUN); echo '$(CONFIGS) $(DATA)' > $(ORIGIN); }
 	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
-	@echo '$(CONFIGS) $(DATA)' > $(ORIGIN)
 endif
 
 $(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)

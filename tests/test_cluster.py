@@ -16,7 +16,7 @@ import pytest
 from medtune import files
 from medtune.receipt import Receipt
 from medtune.training.cluster import Cluster
-from medtune.training.sampler import plan
+from medtune.training.sampler import order
 from tests.workshop import settings_file, write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,8 @@ def losses(run: Path, kind: str = "train") -> list[float]:
 
 
 def test_the_shares_of_a_batch_make_the_batch():
-    order = plan(["accuracy"] * 9 + ["warmth"] * 5, [5] * 14, {"accuracy": 0.6, "warmth": 0.4}, 7, 4, seed=1)
-    for chosen in order:
+    drawn = order(["accuracy"] * 9 + ["warmth"] * 5, [5] * 14, {"accuracy": 0.6, "warmth": 0.4}, 7, 4, seed=1)
+    for chosen in drawn:
         shares = [Cluster(None, rank, 2).share(chosen) for rank in range(2)]
         assert sorted(shares[0] + shares[1]) == sorted(chosen) and len(shares[0]) == len(shares[1])
 

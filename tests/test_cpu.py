@@ -49,7 +49,7 @@ def test_a_window_without_patches_has_no_attention():
     assert cpu.attention(*(mx.zeros((1, 2, 0, 16)) for _ in range(3)), scale=SCALE).shape == (1, 2, 0, 16)
 
 
-@pytest.mark.parametrize("queries", [1, 7, cpu.BLOCK, cpu.BLOCK + 1])
+@pytest.mark.parametrize("queries", [1, 7, cpu.ATTENTION_BLOCK, cpu.ATTENTION_BLOCK + 1])
 def test_queries_that_come_after_cached_keys_see_all_of_them(queries: int):
     qkv = tensors(queries, 300)
     own, others = (f(*qkv, scale=SCALE, mask="causal") for f in (cpu.attention, cpu.slow_attention))

@@ -17,6 +17,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.evaluation import items
 from medtune.receipt import Receipt
+from medtune.run import Run
 from tests.deployed import write_run
 from tests.workshop import SETTINGS, write_dataset
 from tools import test_v2_model
@@ -370,7 +371,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     store.add([picture])
     monkeypatch.chdir(place)  # training.json names the data set as the person did
     base = Base.find(str(dense_twin))
-    talking = Conversation(base, place / "run", "", 4)
+    talking = Conversation(base, Run(place / "run"), "", 4)
     asked: list[Any] = []
     real = talking.chat.prompt
     monkeypatch.setattr(talking.chat, "prompt", lambda *parts: asked.append(real(*parts)) or asked[-1])
@@ -388,14 +389,16 @@ def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Pat
     from medtune.model.renderer import Chat
 
     drawn(320).save(place / "film.png")
-    chat = Chat.of_run(Base.find(str(dense_twin)), place / "run")  # whose data set is not under this folder
+    chat = Chat(Base.find(str(dense_twin)), Run(place / "run").max_image_edge)  # its data set is not under this folder
+        Base.find(str(dense_twin)), Run(place / "run").max_image_edge
+    )  # whose data set is not under this folder
     _edit(place / "run/training.json", "dataset", {"path": str(place / "data")})
-    bounded = Chat.of_run(chat.base, place / "run")
+    bounded = Chat(chat.base, Run(place / "run").max_image_edge)
     assert chat.image_tokens(place / "film.png") > bounded.image_tokens(place / "film.png")
     receipt = files.read_json(place / "run/training.json")
     del receipt["results"]["dataset"]  # as of an adapter that was imported
     files.write_json(place / "run/training.json", receipt)
-    assert Chat.of_run(chat.base, place / "run").max_edge == chat.max_edge
+    assert Chat(chat.base, Run(place / "run").max_image_edge).max_edge == chat.max_edge
 
 
 def test_a_broken_image_is_one_line(place: Path, capsys: Any) -> None:
@@ -493,7 +496,7 @@ def test_an_image_that_went_away_before_the_question_is_one_line_and_the_questio
     assert talk(place, "--cli") == 0
     assert capsys.readouterr().out.count("gone.png: not an image one can open (No such file or directory)") == 1
     talking = Conversation(Base.find(Receipt.read(place / "run/training.json").results["base_model"]["name"]),
-                       place / "run", "", 4)  # fmt: skip
+                       Run(place / "run"), "", 4)  # fmt: skip
     drawn(64).save(image)
     talking.show(image)
     image.unlink()
@@ -550,7 +553,7 @@ def test_a_conversation_remembers_turns_and_images(place: Path) -> None:
     from medtune.model.base import Base
 
     name = Receipt.read(place / "run/training.json").results["base_model"]["name"]
-    talking = Conversation(Base.find(name), place / "run", "", 4)
+    talking = Conversation(Base.find(name), Run(place / "run"), "", 4)
     talking.show(place / "bench/images/recommended_cbc.png")
     first = "".join(talking.say("这是什么"))
     again = "".join(talking.say("然后呢"))

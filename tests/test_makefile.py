@@ -25,7 +25,8 @@ case $1 in
 esac
 case "$*" in *--plan*|*--cli*|*--rollback*|*--undeploy*) exit 0 ;; esac
 mkdir -p "$(dirname "$receipt")" && echo '{}' > "$receipt"
-case $1 in tools/train_final.py) touch "$out/adapters.safetensors" ;; esac
+[ $1 = tools/train_final.py ] && touch "$out/adapters.safetensors" && echo "${4%/train.yaml} $2" > "$out/.origin"
+exit 0
 """
 CHAIN = ["prepare_data", "train_final", "test_v2_model", "deploy_to_lmstudio", "make_report"]
 
@@ -177,7 +178,8 @@ def test_a_run_remembers_its_profile_until_another_is_named(project: Path) -> No
 def test_a_training_that_was_stopped_goes_on_with_its_own_profile(project: Path) -> None:
     python = project / ".venv/bin/python"
     works = python.read_text()
-    stop = "[ $1 = tools/train_final.py ] && touch $out/metrics.jsonl && exit 130\ncase $1 in"
+    origin = 'mkdir -p $out && echo "${4%/train.yaml} $2" > $out/.origin && touch $out/metrics.jsonl'
+    stop = f"[ $1 = tools/train_final.py ] && {origin} && exit 130\ncase $1 in"
     python.write_text(works.replace("case $1 in", stop, 1))
     make(project, "train", "PROFILE=lora_2000", code=2)
     python.write_text(works)

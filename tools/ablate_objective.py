@@ -14,9 +14,10 @@ from rich.console import Console
 from medtune import cli, config, files, receipt
 from medtune.bench import ablation_screen
 from medtune.bench.ablation import Ablation, AblationConfig
-from medtune.evaluation.predictions import FILE
 from medtune.i18n import tr
 from medtune.model import runtime
+from medtune.receipt import TRAINING
+from medtune.run import PREDICTIONS
 from medtune.schemas import EvalConfig, TrainConfig
 
 
@@ -34,12 +35,12 @@ def main(argv: list[str] | None = None) -> None:
     made = Ablation(args.data, settings, args.out, args.cache)
     runtime.start()
     made.train()
-    inputs = {f"{name}/training.json": files.sha256(args.out / name / "training.json") for name in made.arms}
+    inputs = {f"{name}/{TRAINING}": files.sha256(args.out / name / TRAINING) for name in made.arms}
     page = args.out / "ABLATION.md"
     with receipt.stage(args.out / "ablation.json", settings, inputs=inputs, overrides=args.set) as done:
         done.results = made.compare()
         files.write_text(page, ablation_screen.markdown(done.results))
-        done.outputs = {name: files.sha256(args.out / name) for name in (FILE, page.name)}
+        done.outputs = {name: files.sha256(args.out / name) for name in (PREDICTIONS, page.name)}
     Console().print(ablation_screen.render(done.results))
     print(tr("written: {files}", files=page))
 

@@ -12,23 +12,22 @@ from __future__ import annotations
 import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from medtune import cli, config, files, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.transaction import Place
 from medtune.i18n import tr
 from medtune.model import runtime
+from medtune.model.base import Base
+from medtune.receipt import DEPLOYMENT
+from medtune.run import Run
 from medtune.schemas import DeployConfig
-
-if TYPE_CHECKING:
-    from medtune.deployment.finishedrun import Run
 
 
 def parse(argv: list[str] | None) -> Namespace:
     """The arguments; --inspect, which has moved, needs neither a run nor a config."""
     parser = cli.parser(__doc__, required=False)
-    parser.add_argument("run", type=Path, nargs="?", metavar="RUN", help="folder of a finished training")
+    cli.add_run(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="say what would be written; write nothing")
     what.add_argument("--prove", action="store_true", help="prove the folder in place again, on every level there is")
@@ -39,8 +38,6 @@ def parse(argv: list[str] | None) -> Namespace:
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
     args = parser.parse_args(argv)
-    if not args.inspect and not (args.run and args.config):
-        parser.error("RUN and --config are needed")
     if args.export and args.export[0] != "hf":
         parser.error(f"--export {args.export[0]}: only hf is known")
     return args
@@ -52,19 +49,18 @@ def main(argv: list[str] | None = None) -> None:
     if args.inspect:
         inspect(args.inspect)
         return
-    settings = config.load(DeployConfig, args.config, args.set)
+    run = Run.chosen(args.run)
+    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
     if args.rollback or args.undeploy:
-        take_back(args, settings)
+        take_back(args, settings, run)
         return
     runtime.start()
     from medtune.deployment import deploy
-    from medtune.deployment.finishedrun import Run
 
-    run = Run.open(args.run)
     if args.export:
-        export(Place.of(args.run, settings).folder, Path(args.export[1]))
+        export(Place.of(run.path, settings).folder, Path(args.export[1]))
     elif args.dry_run:
-        print("\n".join(deploy.plan(run, settings).lines()))
+        print("\n".join(deploy.plan(run, Base.of_training(run.training.results), settings).lines()))
     elif args.prove:
         prove_again(args, settings, run)
     else:
@@ -76,10 +72,11 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    run.check_gate(args.allow_failed_gate)
-    path, inputs = args.run / "deployment.json", deploy.inputs(run, settings)
+    base = Base.of_training(run.training.results)
+    deploy.check_gate(run, args.allow_failed_gate)
+    path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
     with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
-        plan = deploy.plan(run, settings)
+        plan = deploy.plan(run, base, settings)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
             stack.make()
@@ -93,24 +90,24 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deploy.plan(run, settings)
-    done = receipt.Receipt.read(args.run / "deployment.json")
+    plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+    done = run.deployment
     if args.pinned:
         stack.make()
     done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    files.write_json(args.run / "deployment.json", vars(done))
+    files.write_json(run.path / DEPLOYMENT, vars(done))
 
 
-def take_back(args: Namespace, settings: DeployConfig) -> None:
+def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Roll back or undeploy; the receipt goes, since it speaks of what is no longer there."""
-    at = Place.of(args.run, settings)
+    at = Place.of(run.path, settings)
     with transaction.locked(at):
         if args.rollback:
             transaction.rollback(at)
         else:
             preset.remove(at.work)
             transaction.undeploy(at)
-    (args.run / "deployment.json").unlink(missing_ok=True)
+    (run.path / DEPLOYMENT).unlink(missing_ok=True)
     print(
         tr("{folder}: the version before is back", folder=at.folder)
         if args.rollback

@@ -12,16 +12,19 @@ from pathlib import Path
 from medtune import cli, config
 from medtune.deployment.transaction import Place
 from medtune.model import runtime
+from medtune.run import Run
 from medtune.schemas import DeployConfig
 
 
 def main(argv: list[str] | None = None) -> None:
     """Export the deployed model of one run."""
-    parser = cli.parser(__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run that was deployed")
+    parser = cli.parser(__doc__, required=False)
+    cli.add_run(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make")
     args = parser.parse_args(argv)
-    source = Place.of(args.run, config.load(DeployConfig, args.config, args.set)).folder
+    run = Run.chosen(args.run)
+    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
+    source = Place.of(run.path, settings).folder
     runtime.start()
     from medtune.deployment import hf_export
 

@@ -14,6 +14,7 @@ from medtune.config import Strict
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
+from medtune.receipt import TRAINING
 from medtune.run import CONFIG, WEIGHTS
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         f"source/{path.name}": files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()
     }
     redo = tr("import into another folder, or remove {run}", run=args.out)
-    with receipt.stage(args.out / "training.json", settings, inputs=inputs, replace=False, redo=redo) as done:
+    with receipt.stage(args.out / TRAINING, settings, inputs=inputs, replace=False, redo=redo) as done:
         runtime.start()
         from medtune.deployment import adapter_import
 

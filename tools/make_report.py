@@ -14,16 +14,19 @@ from pathlib import Path
 from medtune import cli
 from medtune.errors import UserError
 from medtune.i18n import Lang, tr
+from medtune.run import Run
+
+REPORTS = Path("docs/reports")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Write the report of RUN in the language of --lang, REPORT_LANG, or Chinese."""
     parser = cli.parser(__doc__ or "", config=False)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, e.g. adapters_v2")
+    cli.add_run(parser)
     parser.add_argument(
         "--baseline", type=Path, metavar="RUN", help="another run whose settings and curve stand beside"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the report goes")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: docs/reports/RUN)")
     parser.add_argument("--lang", default=os.environ.get("REPORT_LANG") or "zh", metavar="zh|en")
     args = parser.parse_args(argv)
     if args.lang not in ("zh", "en"):
@@ -32,8 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     from medtune.report import facts, write
 
     lang: Lang = args.lang
+    run = Run.chosen(args.run).path
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    path = write.write(facts.gather(args.run, args.baseline), args.out, lang, now)
+    path = write.write(facts.gather(run, args.baseline), args.out or REPORTS / run.name, lang, now)
     print(tr("report: {path} and REPORT.html beside it", path=path))
 
 

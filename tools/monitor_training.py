@@ -14,23 +14,24 @@ from rich.console import Console
 from medtune import cli
 from medtune.i18n import tr
 from medtune.monitor import watch, web
+from medtune.run import Run
 
 
 def main(argv: list[str] | None = None) -> None:
     """Follow RUN until it finishes; Ctrl-C ends the monitor and leaves the run alone."""
     parser = cli.parser(__doc__ or "", config=False)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run folder, e.g. adapters_v2")
+    cli.add_run(parser)
     parser.add_argument("--once", action="store_true", help="print where the run stands and exit")
     parser.add_argument("--web", action="store_true", help="serve a local page instead of a screen")
     parser.add_argument("--port", type=int, default=web.PORT, help="port of the page (0: a free one)")
     args = parser.parse_args(argv)
-
+    run = Run.chosen(args.run).path
     if args.once:
-        watch.once(args.run, Console())
+        watch.once(run, Console())
     elif args.web:
-        serve(args.run, args.port)
+        serve(run, args.port)
     else:
-        watch.watch(args.run, Console())
+        watch.watch(run, Console())
 
 
 def serve(run: Path, port: int) -> None:

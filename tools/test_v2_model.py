@@ -15,18 +15,20 @@ from medtune import cli, config, files, receipt
 from medtune.errors import UserError
 from medtune.evaluation import review, scoring, screen, summary
 from medtune.evaluation.modelpair import ModelPair
-from medtune.evaluation.predictions import FILE, Predictions
+from medtune.evaluation.predictions import Predictions
 from medtune.i18n import tr
 from medtune.model import runtime
-from medtune.run import WEIGHTS
+from medtune.receipt import EVALUATION
+from medtune.run import PREDICTIONS, REVIEWS, WEIGHTS, Run
 from medtune.schemas import EvalConfig
 
 
 def main(argv: list[str] | None = None) -> None:
     """Evaluate, review or talk."""
     args = parse(argv)
-    settings = config.load(EvalConfig, args.config, args.set)
-    pair = ModelPair.open(args.run, args.baseline)
+    run = Run.chosen(args.run)
+    settings = config.load(EvalConfig, args.config or run.settings("eval"), args.set)
+    pair = ModelPair.open(run, Run(args.baseline) if args.baseline else None)
     if args.cli or args.prompt is not None:
         talk(pair, settings, args)
     elif args.review is not None:
@@ -37,9 +39,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = cli.parser(__doc__ or "")
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of train_final")
-    parser.add_argument("data", type=Path, metavar="DATA", nargs="?", help="folder of prepare_data; not for talking")
+    parser = cli.parser(__doc__ or "", required=False)
+    cli.add_run(parser)
+    parser.add_argument("data", type=Path, nargs="?", metavar="DATA", help="the data set (default: the training's)")
     parser.add_argument("--baseline", type=Path, metavar="RUN", help="compare with this run instead of the base model")
     parser.add_argument("--cli", action="store_true", help="talk to the tuned model")
     parser.add_argument("--prompt", metavar="TEXT", help="ask one question and print the answer")
@@ -51,20 +53,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     talks = args.cli or args.prompt is not None
     if args.image and not talks:
         parser.error("--image needs --prompt or --cli")
-    if args.data is None and not talks:
-        parser.error("DATA is missing: the folder of prepare_data the run was trained on")
     return args
+
+
+def data_of(pair: ModelPair, args: argparse.Namespace) -> Path:
+    """The data set that was named, else the one of the training."""
+    found = args.data or pair.run.data
+    if found is None:
+        raise UserError(tr("{run}: what it was trained on is not known; name a data set: DATA", run=pair.run.path))
+    return found
 
 
 def evaluate(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> None:
     """Ask what was not asked before, score everything, print it and write the receipt."""
-    items = pair.items(args.data, settings)
-    sides = pair.sides(settings)
-    store = Predictions(args.run / FILE)
+    data, run = data_of(pair, args), pair.run.path
+    items, sides = pair.items(data, settings), pair.sides(settings)
+    store = Predictions(run / PREDICTIONS)
     with receipt.stage(
-        args.run / "evaluation.json",
+        run / EVALUATION,
         settings,
-        inputs=pair.inputs(args.data, items),
+        inputs=pair.inputs(data, items),
         overrides=args.set,
         seeds={"evaluation": settings.seed},
     ) as done:
@@ -74,31 +82,32 @@ def evaluate(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) ->
         made = answer(pair.base, sides, items, store, settings)
         print(tr("{new} answers generated, {old} kept from before", new=made, old=2 * len(items) - made))
         done.results = {
-            "base_model": pair.training.results["base_model"],
-            "adapters": {"path": str(args.run), "hash": pair.hashes[WEIGHTS]},
+            "base_model": pair.run.training.results["base_model"],
+            "adapters": {"path": str(run), "hash": pair.hashes[WEIGHTS]},
             "baseline": {"kind": "run" if args.baseline else "base", "path": str(args.baseline or pair.base.name)},
             "max_tokens": settings.max_tokens,
             "dtype": str(runtime.compute_dtype() or "as stored").removeprefix("mlx.core."),
             **summary.evaluate(scoring.judge(items, store, *sides), pair.priorities, settings),
             "tokens_per_sec": store.speed(items, sides),
         }
-        done.outputs = {FILE: files.sha256(store.path)}
+        done.outputs = {PREDICTIONS: files.sha256(store.path)}
     screen.show(done.results)
 
 
 def ask_people(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> None:
     """Write the sheet for a doctor, or read a filled one back."""
-    items, sides = pair.items(args.data, settings), pair.sides(settings)
-    store = Predictions(args.run / FILE)
+    run = pair.run.path
+    items, sides = pair.items(data_of(pair, args), settings), pair.sides(settings)
+    store = Predictions(run / PREDICTIONS)
     if any(store.missing(side, items) for side in sides):
-        raise UserError(tr("{run}: not all answers are there; run `make test-model` first", run=args.run))
+        raise UserError(tr("{run}: not all answers are there; run `make test-model` first", run=run))
     judged = scoring.judge(items, store, *sides)
     if args.review:
         reviews = review.read(Path(args.review), judged, settings.seed)
-        review.save(args.run / review.FILE, reviews)
+        review.save(run / REVIEWS, reviews)
         print(review.summary(reviews))
     else:
-        sheet = args.run / "review.csv"
+        sheet = run / "review.csv"
         count = review.write(sheet, judged, settings.seed)
         print(
             tr(
@@ -114,7 +123,7 @@ def talk(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> Non
     runtime.start()
     from medtune.evaluation import chat
 
-    talking = chat.Conversation(pair.base, args.run, pair.system_prompt, settings.max_tokens)
+    talking = chat.Conversation(pair.base, pair.run, pair.run.system_prompt, settings.max_tokens)
     for path in args.image:
         talking.show(path)
     if args.prompt is not None:

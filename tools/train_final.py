@@ -9,7 +9,8 @@ writes  RUN/adapters.safetensors, adapter_config.json, numbered checkpoints, met
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.planner import screen
-from medtune.run import OUTPUTS
+from medtune.receipt import TRAINING, AlreadyDone
+from medtune.run import OUTPUTS, Run
 from medtune.schemas import TrainConfig
 from medtune.training import cluster
 
@@ -50,18 +52,35 @@ def main(argv: list[str] | None = None) -> None:
         return
     dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
     inputs = {**dataset.hashes, "base_model": base.weights_hash}
-    with receipt.stage(
-        args.out / "training.json",
-        settings,
-        inputs=inputs,
-        overrides=args.set,
-        seeds={"train": settings.seed},
-        replace=False,
-        redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
-    ) as done:
+    run = Run(args.out)
+    with (
+        remembering(run, args),
+        receipt.stage(
+            run.path / TRAINING,
+            settings,
+            inputs=inputs,
+            overrides=args.set,
+            seeds={"train": settings.seed},
+            replace=False,
+            redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
+        ) as done,
+    ):
+        if not run.begun:
+            run.remember(args.config.parent, args.data)
         done.results = together(args) if args.hosts else alone(args, settings)
         done.outputs = {name: files.sha256(args.out / name) for name in OUTPUTS}
     print(tr("{run}: trained; next: make test-model, make deploy, make report", run=args.out))
+
+
+@contextmanager
+def remembering(run: Run, args: argparse.Namespace) -> Iterator[None]:
+    """Note where a finished run comes from, just trained or long ago."""
+    try:
+        yield
+    except AlreadyDone:
+        run.remember(args.config.parent, args.data)
+        raise
+    run.remember(args.config.parent, args.data)
 
 
 def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:

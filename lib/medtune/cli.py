@@ -34,6 +34,13 @@ def parser(doc: str | None, *, config: bool = True, required: bool = True) -> ar
     return parser
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The argument of the tools that read a run; see ``Run.chosen`` for what is taken without it."""
+    parser.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="folder of a training (default: adapters_v2, else the newest)"
+    )
+
+
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """The option of the tools that train: where the trunk's activations are kept, for every run of this checkout."""
     parser.add_argument("--cache", type=Path, default=CACHE, metavar="DIR", help="trunk cache (default: %(default)s)")

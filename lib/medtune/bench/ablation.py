@@ -11,12 +11,12 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.evaluation import scoring, summary
 from medtune.evaluation.modelpair import ModelPair
-from medtune.evaluation.predictions import FILE, Predictions
+from medtune.evaluation.predictions import Predictions
 from medtune.files import Json
 from medtune.i18n import tr
 from medtune.model.base import Base
-from medtune.receipt import AlreadyDone, Receipt
-from medtune.run import OUTPUTS
+from medtune.receipt import TRAINING, AlreadyDone
+from medtune.run import OUTPUTS, PREDICTIONS, Run
 from medtune.schemas import EvalConfig, TrainConfig
 
 WITHOUT, WITH = "without", "with"  # the folders of the two runs
@@ -56,7 +56,7 @@ class Ablation:
             run = self.folder / name
             try:
                 with receipt.stage(
-                    run / "training.json",
+                    run / TRAINING,
                     settings,
                     inputs=inputs,
                     seeds={"train": settings.seed},
@@ -75,9 +75,9 @@ class Ablation:
         from medtune.evaluation.answering import answer
 
         run, settings = self.folder / WITH, self.settings.evaluation
-        pair = ModelPair.open(run, self.folder / WITHOUT)
+        pair = ModelPair.open(Run(run), Run(self.folder / WITHOUT))
         items = [item for item in pair.items(self.data, settings) if item.split == "test"]
-        sides, store = pair.sides(settings), Predictions(self.folder / FILE)
+        sides, store = pair.sides(settings), Predictions(self.folder / PREDICTIONS)
         answer(pair.base, sides, items, store, settings)
         judged = summary.evaluate(scoring.judge(items, store, *sides), pair.priorities, settings)
         kept = ("items", "dimensions", "overall", "checks", "migration")
@@ -105,7 +105,7 @@ def _without(settings: TrainConfig) -> TrainConfig:
 
 def _learned(run: Path) -> Json:
     """What the training itself measured: on the validation split, nothing is generated."""
-    results = Receipt.read(run / "training.json").results
+    results = Run(run).training.results
     return {
         "val_loss": results["val_loss"]["best"],
         "step": results["selected"]["step"],

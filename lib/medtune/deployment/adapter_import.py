@@ -29,7 +29,7 @@ from medtune.model.families import Family
 from medtune.model.tensors import Shard, Tensor, Weights
 from medtune.run import CONFIG, WEIGHTS
 
-FILES = ("adapter_model.safetensors", "adapters.safetensors", "weights.safetensors")
+FILES = ("adapter_model.safetensors", WEIGHTS, "weights.safetensors")
 PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
     (re.compile(r"\.lora_A(\.default)?\.weight$"), "lora_a", True),
     (re.compile(r"\.lora_B(\.default)?\.weight$"), "lora_b", True),
@@ -54,7 +54,7 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
 
     ``scale`` replaces the multiplier it states.
     """
-    config = files.read_json(source / "adapter_config.json")
+    config = files.read_json(source / CONFIG)
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))

@@ -12,13 +12,14 @@ from typing import Any
 
 from medtune import files, lmstudio
 from medtune.deployment import deltas, folder, fuse, modelcard, preset, proof, template, transaction
-from medtune.deployment.finishedrun import Run
 from medtune.deployment.proof import Subject, Verdict, canaries, references, sentences
 from medtune.deployment.transaction import Place
 from medtune.errors import UserError
+from medtune.evaluation import gate
 from medtune.i18n import tr
+from medtune.model.base import Base
 from medtune.model.tensors import Weights
-from medtune.run import WEIGHTS
+from medtune.run import PREDICTIONS, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
 SPARE = 64 * 2**20  # bytes beside the weights: tokenizer, card, room to breathe
@@ -29,6 +30,7 @@ class Deployment:
     """What a deploy will write, known before anything is written."""
 
     run: Run
+    base: Base
     config: DeployConfig
     weights: Weights
     changes: list[fuse.Change]
@@ -58,7 +60,7 @@ class Deployment:
         """For the screen, before it is done."""
         kept = [change.fidelity for change in self.changes]
         said = [
-            tr("base model: {name}", name=self.run.base.name),
+            tr("base model: {name}", name=self.base.name),
             tr("{n} adapted matrices, stored as {matrices}: share of the change kept ≥ {share:.3f}, cosine ≥ "
                "{cosine:.3f}, change of the weights {least:.2%} to {most:.2%}",
                n=len(kept), matrices=self.matrices, share=min(one.share for one in kept),
@@ -91,25 +93,48 @@ class Deployment:
         ]  # fmt: skip
 
 
-def plan(run: Run, config: DeployConfig) -> Deployment:
+def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
     """Read base and adapters and decide everything."""
-    folder.check(run.base)
-    weights = Weights.open(run.base.path)
-    changes = fuse.plan(weights, run.base.quantization, deltas.read(run.path), config.precision)
-    system_prompt = run.system_prompt(config.system_prompt)
-    chat_template = template.with_system_prompt(run.base.chat_template, system_prompt)
-    home = lmstudio.home(config.home)
-    return Deployment(run, config, weights, changes, chat_template, system_prompt, home, Place.of(run.path, config))
+    folder.check(base)
+    weights = Weights.open(base.path)
+    changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
+    prompt = _system_prompt(run, config.system_prompt)
+    chat_template = template.with_system_prompt(base.chat_template, prompt)
+    home, place = lmstudio.home(config.home), Place.of(run.path, config)
+    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
+
+
+def check_gate(run: Run, allowed: bool) -> None:
+    """Refuse a run whose evaluation did not pass its gate, unless that is ``allowed``; one not evaluated may pass."""
+    found: files.Json = run.evaluation.results["gate"] if run.evaluation else {"passed": True}
+    if not found["passed"] and not allowed:
+        raise UserError(
+            tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
+               "--allow-failed-gate", path=run.path, failures="; ".join(map(gate.sentence, found["failures"])))
+        )  # fmt: skip
+
+
+def _system_prompt(run: Run, wanted: str) -> str:
+    """The system prompt to build in; one that was not trained with is refused."""
+    trained = run.system_prompt
+    if wanted in ("", "training"):
+        return trained if wanted else ""
+    if wanted != trained:
+        raise UserError(
+            tr("system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
+               trained=trained)
+        )  # fmt: skip
+    return wanted
 
 
 def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
     """Fuse, prove, put in place, prove again; raises UserError, with the old version in place, when a proof fails."""
-    at, run = plan.place, plan.run
+    at, base = plan.place, plan.base
     with transaction.locked(at):
         with transaction.staging(at, plan.nbytes) as staged:
             fuse.write(plan.weights, plan.changes, staged)
-            quantization = fuse.quantization_after(run.base.quantization, plan.changes)
-            folder.write(run.base, staged, template=plan.chat_template, quantization=quantization, card=_card(plan))
+            quantization = fuse.quantization_after(base.quantization, plan.changes)
+            folder.write(base, staged, template=plan.chat_template, quantization=quantization, card=_card(plan))
             subject = _subject(plan, staged)
             verdicts = _prove(proof.run(subject), say)
             listing = folder.listing(staged)
@@ -156,12 +181,12 @@ def _offer_preset(plan: Deployment) -> str:
 def _subject(plan: Deployment, staged: Path) -> Subject:
     run = plan.run
     pictures = run.path / "canaries"
-    asked = canaries.built_in(pictures, run.training.results.get("system_prompt", ""))
-    asked += canaries.from_predictions(run.path / "predictions.jsonl", pictures)
-    recorded = references.record(run.base, run.path, asked, plan.system_prompt)
+    asked = canaries.built_in(pictures, run.system_prompt)
+    asked += canaries.from_predictions(run.path / PREDICTIONS, pictures)
+    recorded = references.record(plan.base, run.path, asked, plan.system_prompt)
     return Subject(
         folder=staged,
-        base=run.base,
+        base=plan.base,
         deltas=[change.delta for change in plan.changes],
         template=plan.chat_template,
         references=recorded,
@@ -193,11 +218,11 @@ def _results(plan: Deployment, listing: list[dict[str, Any]], verdicts: list[Ver
     }
 
 
-def inputs(run: Run, config: DeployConfig) -> dict[str, str]:
+def inputs(run: Run, base: Base, config: DeployConfig) -> dict[str, str]:
     """What decides a deploy: the adapters, the base, and where the folder goes (LM Studio may be installed later)."""
     place = str(Place.of(run.path, config).folder.absolute())
     return {
-        WEIGHTS: files.sha256(run.path / WEIGHTS),
-        "base_model": run.base.weights_hash,
+        WEIGHTS: files.sha256(run.weights),
+        "base_model": base.weights_hash,
         "folder": files.hash_of(place),
     }

@@ -13,6 +13,7 @@ from medtune.model.generation import generate
 from medtune.model.renderer import Chat
 from medtune.model.tuned import TunedModel
 from medtune.progress import progress
+from medtune.run import Run
 from medtune.schemas import EvalConfig
 
 
@@ -22,7 +23,7 @@ def answer(base: Base, sides: Sequence[Side], items: Sequence[Item], store: Pred
     total = sum(map(len, missing.values()))
     if total:
         run = next(side.adapters for side in sides if side.model == "tuned" and side.adapters)
-        chat, model = Chat.of_run(base, run), TunedModel(base)
+        chat, model = Chat(base, Run(run).max_image_edge), TunedModel(base)
         with progress(tr("answers"), total, "ans") as bar:
             done = 0
             for side in sorted(sides, key=lambda side: side.adapters is None):  # the base last: adapters scaled to 0

@@ -16,6 +16,7 @@ from medtune.model.generation import stream
 from medtune.model.renderer import Chat
 from medtune.model.tuned import TunedModel
 from medtune.records import IMAGE_MARKER, Message
+from medtune.run import Run
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Conversation:
     """Turns so far, images that wait for the next question, and which of the two models answers."""
 
     base: Base
-    run: Path
+    run: Run
     system: str
     max_tokens: int
     tuned: bool = True
@@ -32,7 +33,7 @@ class Conversation:
     waiting: list[Path] = field(default_factory=list)  # shown with the next question
 
     def __post_init__(self) -> None:
-        self.chat, self.model = Chat.of_run(self.base, self.run), TunedModel(self.base)
+        self.chat, self.model = Chat(self.base, self.run.max_image_edge), TunedModel(self.base)
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""
@@ -60,7 +61,7 @@ class Conversation:
         self.turns, self.images = turns, images
         answer = ""
         try:
-            with self.model.wearing(self.run if self.tuned else None) as worn:
+            with self.model.wearing(self.run.path if self.tuned else None) as worn:
                 for piece in stream(worn, self.chat, prompt, max_tokens=self.max_tokens):
                     answer += piece
                     yield piece

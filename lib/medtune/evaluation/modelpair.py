@@ -14,9 +14,9 @@ from medtune.evaluation.items import Item
 from medtune.evaluation.predictions import Side
 from medtune.i18n import tr
 from medtune.model.base import Base
-from medtune.receipt import Receipt
+from medtune.receipt import TRAINING
 from medtune.records import DIMENSIONS
-from medtune.run import WEIGHTS
+from medtune.run import WEIGHTS, Run
 from medtune.schemas import EvalConfig
 
 
@@ -24,46 +24,39 @@ from medtune.schemas import EvalConfig
 class ModelPair:
     """A run, the base model it was trained on and, for a comparison of two runs, the other one."""
 
-    run: Path
-    training: Receipt
+    run: Run
     base: Base
-    baseline: Path | None
+    baseline: Run | None
 
     @classmethod
-    def open(cls, run: Path, baseline: Path | None = None) -> ModelPair:
+    def open(cls, run: Run, baseline: Run | None = None) -> ModelPair:
         """A UserError where the base model is no longer the one trained on, or the runs have different ones."""
-        training = Receipt.read(run / "training.json")
-        base = Base.of_training(training.results)
+        base = Base.of_training(run.training.results)
         if baseline is not None:
-            other = Receipt.read(baseline / "training.json").results["base_model"]
+            other = baseline.training.results["base_model"]
             if other["hash"] != base.weights_hash:
                 raise UserError(
                     tr(
                         "{baseline}: trained on {other}, not on {base}; compare runs of one base model",
-                        baseline=baseline,
+                        baseline=baseline.path,
                         other=other["name"],
                         base=base.name,
                     )
                 )
-        return cls(run, training, base, baseline)
-
-    @property
-    def system_prompt(self) -> str:
-        """The system prompt of the training."""
-        return self.training.results["system_prompt"]
+        return cls(run, base, baseline)
 
     @property
     def priorities(self) -> dict[str, float]:
         """The weight each dimension had in the training; all alike where an imported adapter tells none."""
-        if "objective" not in self.training.config:
+        if "objective" not in self.run.training.config:
             return dict.fromkeys(DIMENSIONS, 1.0)
-        return {dim: p["weight"] for dim, p in self.training.config["objective"]["priorities"].items()}
+        return {dim: p["weight"] for dim, p in self.run.training.config["objective"]["priorities"].items()}
 
     @cached_property
     def hashes(self) -> dict[str, str]:
         """Sha256 of the adapters, and of the baseline's where it has any."""
-        found = {WEIGHTS: files.sha256(self.run / WEIGHTS)}
-        return found if self.baseline is None else {**found, "baseline": files.sha256(self.baseline / WEIGHTS)}
+        found = {WEIGHTS: files.sha256(self.run.weights)}
+        return found if self.baseline is None else {**found, "baseline": files.sha256(self.baseline.weights)}
 
     def items(self, data: Path, settings: EvalConfig) -> list[Item]:
         """The test split of ``data``, which must be what the run was trained on, and the recommended cases.
@@ -71,18 +64,18 @@ class ModelPair:
         What an imported adapter was trained on is not known: it takes any data.
         """
         dataset = Dataset.open(data)
-        recorded = self.training.results.get("dataset")
+        recorded = self.run.training.results.get("dataset")
         if recorded and dataset.hash != recorded["hash"]:  # else the test split may have been trained on
             raise UserError(
                 tr(
                     "{data}: not the data set {run} was trained on; train again, or name that one ({path})",
                     data=data,
-                    run=self.run,
+                    run=self.run.path,
                     path=recorded["path"],
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)
-        chosen += items.of_bench(Path(settings.bench), self.system_prompt)
+        chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
         items.check_checks(chosen)
         return chosen
 
@@ -92,15 +85,15 @@ class ModelPair:
         shared = [base.weights_hash, base.tokenizer_hash, base.processor_hash, base.template_hash, settings.max_tokens]
         before, after = self.hashes.get("baseline"), self.hashes[WEIGHTS]
         return (
-            Side("baseline", self.baseline, files.hash_of([*shared, before])),
-            Side("tuned", self.run, files.hash_of([*shared, after])),
+            Side("baseline", self.baseline.path if self.baseline else None, files.hash_of([*shared, before])),
+            Side("tuned", self.run.path, files.hash_of([*shared, after])),
         )
 
     def inputs(self, data: Path, chosen: list[Item]) -> dict[str, str]:
         """What the evaluation's result depends on: changed rules of the checks make an earlier one stale."""
         judged = [[item.id, item.prompt_hash, [check.model_dump() for check in item.checks]] for item in chosen]
         return {
-            "training.json": files.sha256(self.run / "training.json"),
+            TRAINING: files.sha256(self.run.path / TRAINING),
             **self.hashes,
             "test.jsonl": files.sha256(data / "test.jsonl"),
             "items": files.hash_of(judged),

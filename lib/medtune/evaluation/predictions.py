@@ -12,7 +12,6 @@ from medtune import files
 from medtune.evaluation.items import Item
 from medtune.files import Json
 
-FILE = "predictions.jsonl"
 SideName = Literal["baseline", "tuned"]
 
 

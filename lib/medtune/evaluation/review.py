@@ -17,7 +17,6 @@ from medtune.evaluation import statistics
 from medtune.evaluation.scoring import Judged
 from medtune.i18n import tr
 
-FILE = "reviews.jsonl"
 COLUMNS = ("id", "dimension", "question", "images", "answer_1", "answer_2", "better", "note", "key")
 Winner = Literal["baseline", "tuned", "tie"]
 

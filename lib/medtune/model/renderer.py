@@ -27,7 +27,6 @@ from medtune.images import BROKEN, ImageError, upright_rgb
 from medtune.model import padding
 from medtune.model.base import Base
 from medtune.records import IMAGE_MARKER, Message, Record
-from medtune.run import Run
 
 CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for a content while the template is rendered
 
@@ -91,11 +90,6 @@ class Chat:
         self._special = {str(token): index for index, token in added.items() if token.special}
         self._special_pattern = re.compile("|".join(re.escape(text) for text in sorted(self._special, key=len)[::-1]))
         self.image_token = int(base.config.get("image_token_id", -1))
-
-    @classmethod
-    def of_run(cls, base: Base, run: Path) -> Chat:
-        """A chat for anybody's images, bounded as in the training of ``run`` where its data set is still there."""
-        return cls(base, Run(run).max_image_edge)
 
     @property
     def stop_ids(self) -> list[int]:

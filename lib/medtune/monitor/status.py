@@ -10,6 +10,7 @@ from typing import Any, Literal
 from medtune.i18n import tr
 from medtune.metrics import History, Metric
 from medtune.progress import duration
+from medtune.run import METRICS
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
 
@@ -45,7 +46,7 @@ class Status:
 
 def observe(run: Path, now: float) -> Status:
     """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
-    return status_of(str(run), History.read(run / "metrics.jsonl"), now)
+    return status_of(str(run), History.read(run / METRICS), now)
 
 
 def status_of(run: str, history: History, now: float) -> Status:

@@ -10,10 +10,11 @@ from medtune.deployment.proof import sentences
 from medtune.evaluation.gate import sentence
 from medtune.files import Json
 from medtune.i18n import Lang, tr
+from medtune.receipt import TRAINING
 from medtune.report import comparison, names
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
-from medtune.run import WEIGHTS
+from medtune.run import CONFIG, METRICS, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _adapters(facts: Facts, write: Numbers) -> Evidence:
 
 
 def _configured(facts: Facts, write: Numbers) -> Evidence:
-    wanted = ("adapter_config.json", "training.json", "metrics.jsonl")
+    wanted = (CONFIG, TRAINING, METRICS)
     lost = [name for name in wanted if _bytes(facts, name) is None]
     return not lost, ", ".join(lost or wanted)
 

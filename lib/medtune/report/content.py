@@ -13,7 +13,7 @@ from medtune.report import comparison, names
 from medtune.report.comparison import Effect
 from medtune.report.facts import STAGES, Facts
 from medtune.report.numbers import Numbers
-from medtune.run import WEIGHTS
+from medtune.run import CONFIG, METRICS, PREDICTIONS, REVIEWS, WEIGHTS
 
 LOSS_ROWS = 12  # sampled rows of the loss table, after the first reports
 FIRST_REPORTS = 3  # training losses shown before the first validation
@@ -107,10 +107,10 @@ def files_of(facts: Facts, lang: Lang) -> list[File]:
 def _what(name: str, losses: dict[str, float | None], lang: Lang) -> str:
     known = {
         WEIGHTS: tr("the adapters: the result of the training", lang),
-        "adapter_config.json": tr("how the adapters are attached", lang),
-        "metrics.jsonl": tr("every report and validation of the training", lang),
-        "predictions.jsonl": tr("every answer of the evaluation", lang),
-        "reviews.jsonl": tr("judgements by people", lang),
+        CONFIG: tr("how the adapters are attached", lang),
+        METRICS: tr("every report and validation of the training", lang),
+        PREDICTIONS: tr("every answer of the evaluation", lang),
+        REVIEWS: tr("judgements by people", lang),
         **{f"{stage}.json": tr("receipt", lang) for stage in STAGES},
     }
     if name.endswith("_adapters.safetensors"):
@@ -237,4 +237,4 @@ def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
 
 def configs(facts: Facts) -> str:
     """The folder of the settings this run was made with, where make noted it."""
-    return facts.origin[0] if facts.origin else "configs/PROFILE"
+    return facts.origin.configs if facts.origin else "configs/PROFILE"

@@ -11,8 +11,8 @@ from medtune.errors import UserError
 from medtune.files import Json
 from medtune.i18n import tr
 from medtune.metrics import History
-from medtune.receipt import VERBS, Receipt
-from medtune.run import WEIGHTS
+from medtune.receipt import MANIFEST, VERBS, Receipt
+from medtune.run import METRICS, PREDICTIONS, WEIGHTS, Origin, Run
 
 STAGES = ("manifest", "training", "evaluation", "deployment")
 
@@ -50,15 +50,14 @@ class Facts:
     baseline: Facts | None = None  # another run that this one is compared with
 
     @property
-    def origin(self) -> list[str]:
-        """Folders of the settings and of the data this run came from, where make noted them."""
-        noted = self.run / ".origin"
-        return noted.read_text(encoding="utf-8").split() if noted.exists() else []
+    def origin(self) -> Origin | None:
+        """Where this run came from, where that is noted."""
+        return Run(self.run).origin
 
     @property
     def settings(self) -> str:
         """What make has to be told to use the same settings and data for another run; empty for the demo's."""
-        if not self.origin or self.origin == ["configs/demo", "data/processed/demo"]:
+        if self.origin is None or self.origin == ("configs/demo", "data/processed/demo"):
             return ""
         configs, data = self.origin
         profile = configs.removeprefix("configs/")
@@ -90,21 +89,21 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     training = stages["training"].receipt
     dataset = training.results.get("dataset") if training else None  # an imported adapter's is not known
     data = Path(dataset["path"]) if dataset else None
-    stages["manifest"] = _stage("manifest", data / "manifest.json" if data else run / "manifest.json")
-    metrics = History.read(run / "metrics.jsonl")
-    if training is None and not metrics.metrics:
+    stages["manifest"] = _stage("manifest", (data or run) / MANIFEST)
+    history = History.read(run / METRICS)
+    if training is None and not history.metrics:
         raise UserError(tr("{run}: holds no training run; run `make train RUN={run}` first", run=run))
     return Facts(
         run=run,
         stages={name: _checked(stage, run, data) for name, stage in stages.items()},
-        history=metrics,
-        predictions=_predictions(run / "predictions.jsonl"),
+        history=history,
+        predictions=_predictions(run / PREDICTIONS),
         baseline=gather(baseline) if baseline else None,
     )
 
 
 def _stage(name: str, path: Path) -> Stage:
-    return Stage(name, path, Receipt.read(path) if path.exists() else None)
+    return Stage(name, path, Receipt.found(path))
 
 
 def _predictions(path: Path) -> tuple[Json, ...]:

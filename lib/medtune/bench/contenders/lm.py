@@ -7,6 +7,7 @@ from typing import Any
 
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
+from medtune.run import WEIGHTS
 
 NAME = "mlx_lm.lora"
 KIND: Kind = "text"
@@ -45,7 +46,7 @@ def run(job: Job, watch: Watch) -> None:
             "steps_per_report": 1,
             "steps_per_eval": steps,
             "save_every": steps,
-            "resume_adapter_file": str(job.adapters / "adapters.safetensors"),
+            "resume_adapter_file": str(job.adapters / WEIGHTS),
             "adapter_path": str(job.folder / "mlx_lm"),
             "max_seq_length": max(job.lengths) + 64,
             "lora_parameters": {

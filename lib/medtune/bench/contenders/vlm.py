@@ -6,6 +6,7 @@ from typing import Any
 
 from medtune.bench.job import Job, Kind
 from medtune.bench.watch import Watch
+from medtune.run import WEIGHTS
 
 NAME = "mlx_vlm.train"
 KIND: Kind = "all"
@@ -38,7 +39,7 @@ def run(job: Job, watch: Watch) -> None:
         steps_per_report=1,
         steps_per_eval=steps,
         steps_per_save=steps,
-        adapter_file=str(job.folder / "mlx_vlm" / "adapters.safetensors"),
+        adapter_file=str(job.folder / "mlx_vlm" / WEIGHTS),
         max_seq_length=max(job.lengths) + 64,
         train_on_completions=True,
     )

@@ -17,6 +17,7 @@ from medtune.errors import UserError
 from medtune.i18n import Words
 from medtune.model import families
 from medtune.model.tensors import INDEX, Shard
+from medtune.run import CONFIG
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 SENTENCES: dict[str, Words] = {
@@ -132,7 +133,7 @@ def _shards(path: Path) -> tuple[list[Shard], list[Fault]]:
 def _adapters(path: Path) -> Iterator[Fault]:
     """Adapters beside a base: the engine has no code for them."""
     beside = [file.name for file in sorted(path.glob("*.safetensors")) if not file.name.startswith("model")]
-    beside += [name for name in ("adapter_config.json",) if (path / name).exists()]
+    beside += [name for name in (CONFIG,) if (path / name).exists()]
     if beside:
         yield {"fault": "adapters_ignored" if _index_is_right(path) else "adapters_refused", "file": beside}
 
