@@ -15,8 +15,7 @@ from PIL import Image
 
 from medtune import cli
 from medtune.data import encodings
-from medtune.data.rejections import rejections
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected, rejections
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model.base import Base

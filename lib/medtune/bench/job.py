@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from medtune import files, receipt
 from medtune.bench import model, rows
-from medtune.bench.model import Size
+from medtune.bench.model import ModelSize
 from medtune.bench.rows import Mix
 from medtune.data import manifest
 from medtune.data.encodings import TokenCount
@@ -53,7 +53,7 @@ class Job:
     """A job in ``folder``; ``lengths`` are the tokens of the train rows, those with an image in ``pictured``."""
 
     folder: Path
-    size: Size
+    size: ModelSize
     mix: Mix
     work: Work
     lengths: tuple[int, ...]
@@ -63,7 +63,7 @@ class Job:
     def read(cls, folder: Path) -> Job:
         """The job that was written to ``folder``."""
         raw = files.read_json(folder / FILE)
-        parts = {"size": Size(**raw["size"]), "mix": Mix(**raw["mix"]), "work": Work(**raw["work"])}
+        parts = {"size": ModelSize(**raw["size"]), "mix": Mix(**raw["mix"]), "work": Work(**raw["work"])}
         return cls(folder, **parts, lengths=tuple(raw["lengths"]), pictured=tuple(raw["pictured"]))
 
     @property
@@ -157,7 +157,7 @@ class Job:
         )
 
 
-def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
+def write(folder: Path, size: ModelSize, mix: Mix, work: Work) -> Job:
     """Write the job; needs MLX."""
     folder = folder.resolve()  # mlx-vlm looks for an image beside its rows first
     base = Base.find(str(model.write(folder / "model", size)))
@@ -224,9 +224,7 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
         for split in SPLITS:
             files.write_jsonl(root / f"{split}.jsonl", (record.to_json() for record in made[split]))
         done.results = {
-            "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
-            "processor": {"hash": base.processor_hash},
-            "template_hash": base.template_hash,
+            **manifest.encoded_with(base),
             "splits": {
                 split: manifest.split_facts([_entry(record, counts[record.id]) for record in made[split]])
                 for split in SPLITS

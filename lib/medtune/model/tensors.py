@@ -143,7 +143,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeaderEntry:
     """A tensor to be written: what the header says of it."""
 
     name: str
@@ -156,7 +156,9 @@ class Entry:
         return prod(self.shape) * WIDTH[self.dtype]
 
 
-def write_shard(path: Path, entries: list[Entry], chunks: Iterable[bytes], metadata: dict[str, str] = FORMAT) -> None:
+def write_shard(
+    path: Path, entries: list[HeaderEntry], chunks: Iterable[bytes], metadata: dict[str, str] = FORMAT
+) -> None:
     """Write one safetensors file; ``chunks`` are the bytes of ``entries`` in their order, cut anywhere."""
     header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
