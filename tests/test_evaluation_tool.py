@@ -529,8 +529,9 @@ def test_no_path_one_can_type_ends_the_conversation(place: Path, monkeypatch: py
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from medtune.evaluation import chat
 
-    real, calls = renderer.stream, [0]
+    real, calls = chat.stream, [0]
 
     def interrupted(*args: Any, **settings: Any) -> Iterator[str]:
         calls[0] += 1
@@ -539,7 +540,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(place: Path, monkeypatch: p
                 raise KeyboardInterrupt
             yield piece
 
-    monkeypatch.setattr(renderer, "stream", interrupted)
+    monkeypatch.setattr(chat, "stream", interrupted)
     assert conversation(place, monkeypatch, ["一", "二", "/quit"]) == 0
     assert "[stopped]" in capsys.readouterr().out
     assert calls[0] == 2
