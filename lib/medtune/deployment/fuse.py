@@ -50,11 +50,15 @@ def plan(
     """Decide how each adapted matrix is stored; adapters that fit no matrix of the base are listed and refused."""
     found = [(matrices.find(weights.tensors, quantization, delta.module), delta) for delta in deltas]
     problems = [
-        tr("{module}: the adapter is for {adapter}, the base has {base}",
-           module=delta.module, adapter=delta.shape, base=matrix.shape)
+        tr(
+            "{module}: the adapter is for {adapter}, the base has {base}",
+            module=delta.module,
+            adapter=delta.shape,
+            base=matrix.shape,
+        )
         for matrix, delta in found
         if not delta.fits(matrix)
-    ]  # fmt: skip
+    ]
     raise_all(problems, tr("the adapters do not fit this base"))
     return [_choose(matrix, delta, precision) for matrix, delta in found]
 

@@ -207,9 +207,12 @@ class Renderer:
             )
         except TemplateError as error:
             raise UserError(
-                tr("{folder}: its chat template does not render ({error}); bring it back or download the model again",
-                   folder=self.base.path, error=error.message)
-            ) from None  # fmt: skip
+                tr(
+                    "{folder}: its chat template does not render ({error}); bring it back or download the model again",
+                    folder=self.base.path,
+                    error=error.message,
+                )
+            ) from None
 
     def _add_template_text(self, pieces: list[_Piece], text: str) -> None:
         last = 0

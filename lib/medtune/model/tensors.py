@@ -86,9 +86,13 @@ class Shard:
         end = max((tensor.offset + tensor.nbytes for tensor in tensors), default=8 + length)
         if end != path.stat().st_size:
             raise UserError(
-                tr("{path}: {found} bytes instead of {wanted}; copy or download it again",
-                   path=path, found=path.stat().st_size, wanted=end)
-            )  # fmt: skip
+                tr(
+                    "{path}: {found} bytes instead of {wanted}; copy or download it again",
+                    path=path,
+                    found=path.stat().st_size,
+                    wanted=end,
+                )
+            )
         return cls(path, metadata, tuple(tensors))
 
     @property
