@@ -110,8 +110,8 @@ def _one_spelling(place: Place) -> None:
     if found and place.folder not in found:
         raise UserError(
             tr(
-                "{folder}: is there as {found}, which differs only in upper and lower case; write it so in deploy.yaml, "
-                "or choose another name",
+                "{folder}: is there as {found}, which differs only in upper and lower case; write it so in "
+                "deploy.yaml, or choose another name",
                 folder=place.folder,
                 found=f"{found[0].parent.name}/{found[0].name}",
             )
