@@ -22,7 +22,7 @@ from medtune.deployment import deltas, matrices
 from medtune.deployment.deltas import Delta
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.model import adapters
+from medtune.model import adapters, guard
 from medtune.model.adapters import AdapterConfig
 from medtune.model.base import Base
 from medtune.model.families import Family
@@ -35,6 +35,9 @@ PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
     (re.compile(r"\.lora_B(\.default)?\.weight$"), "lora_b", True),
     (re.compile(r"\.lora_magnitude_vector(\.default)?(\.weight)?$"), "m", False),
 )
+LEFT_BESIDE = (  # of Hugging Face's trainer, about the training and never weights; nothing here opens them
+    "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth",
+)  # fmt: skip
 PEFT_UNREAD = ("rank_pattern", "alpha_pattern", "modules_to_save", "target_parameters")
 
 
@@ -54,12 +57,13 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
 
     ``scale`` replaces the multiplier it states.
     """
-    config = files.read_json(source / CONFIG)
+    guard.check(source, LEFT_BESIDE)
+    config = files.read_object(source / CONFIG)
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
     Shard.open(path)  # says what is wrong with a file that is cut short or none
-    stored: Any = mx.load(str(path))
+    stored = adapters.load_arrays(path)
     layout = _peft if "peft_type" in config else _mlx
     found = layout(source, family, config, stored)
     return found if scale is None else Foreign(found.layout, scale, found.dropout, found.dora, found.tensors)
@@ -93,7 +97,7 @@ def _mlx(source: Path, family: Family, config: Mapping[str, Any], stored: Mappin
         )
     named = {family.mlx_name(name): value for name, value in stored.items()}
     if "lora_parameters" in config:
-        parameters = config["lora_parameters"]
+        parameters = config["lora_parameters"] if isinstance(config["lora_parameters"], dict) else {}
         dropout = float(parameters.get("dropout", 0.0))
         return Foreign("mlx", _stated(source, parameters, "scale"), dropout, kind == "dora", named)
     if "rank" not in config:

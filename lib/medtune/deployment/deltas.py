@@ -85,7 +85,19 @@ def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) ->
         if has != leaves
     ]
     raise_all(problems, where)
+    raise_all(
+        (name for name in found if not _is_pair(tensors, name)), tr("{path}: factors that do not fit", path=where)
+    )
     return [
         Delta(module, tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"], scale, tensors.get(f"{module}.m"))
         for module in sorted(found)
     ]
+
+
+def _is_pair(tensors: dict[str, mx.array], module: str) -> bool:
+    """Whether a module's factors can be multiplied, and its magnitude is a row."""
+    a, b = tensors[f"{module}.lora_a"].shape, tensors[f"{module}.lora_b"].shape
+    row = tensors.get(f"{module}.m")
+    inner = len(a) == len(b) == 2 and a[1] == b[0]
+    stacked = len(a) == len(b) == 3 and (a[0], a[1]) == (b[0], b[2])
+    return (inner or stacked) and (row is None or row.ndim == 1)

@@ -16,6 +16,7 @@ from medtune.i18n import tr
 QKV = ("q_proj", "k_proj", "v_proj")
 ATTENTION = (*QKV, "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")  # all state
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ class Vision:
     patch_bias: bool = False  # whether the patch embedding has a bias
     norm_bias: bool = True
     mergers: tuple[str, str] = ("merger", "deepstack_merger_list")  # what follows the blocks, and what deepstack adds
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Keys that vision_config states."""
+        inner = () if self.ratio else (self.inner,)
+        positions = (self.positions,) if self.positions else ()
+        return (self.hidden, self.out, *inner, *positions, "num_heads", "depth", "spatial_merge_size", "patch_size")
 
 
 @dataclass(frozen=True)

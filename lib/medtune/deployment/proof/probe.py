@@ -27,18 +27,32 @@ def main(folder: str, request: str, answer: str) -> None:
             ctypes.CDLL(os.environ.get("MEDTUNE_OPENBLAS", "libopenblas.so.0"), mode=ctypes.RTLD_GLOBAL)
         except OSError:
             print("OpenBLAS not found: slower", file=sys.stderr)
+    refuse_code(Path(folder))
     import mlx.core as mx
     from mlx_vlm.utils import load_model, load_processor
 
-    model = load_model(Path(folder), lazy=True)
+    model = load_model(Path(folder), lazy=True, trust_remote_code=False)
     if mx.default_device().type == mx.DeviceType.cpu:
         model.set_dtype(mx.float32)  # half precision is slow there, and not there for experts
-    processor = load_processor(Path(folder), add_detokenizer=False)
+    processor = load_processor(Path(folder), add_detokenizer=False, trust_remote_code=False)
     arrays = {}
     for case in json.loads(Path(request).read_text(encoding="utf-8")):
         tokens, logprobs = ask(model, processor, case)
         arrays[f"{case['id']}/tokens"], arrays[f"{case['id']}/logprobs"] = tokens, logprobs
     np.savez(answer, **arrays)
+
+
+def refuse_code(folder: Path) -> None:
+    """End where the folder has a program or names one: mlx-vlm would run it."""
+    found = [path.name for path in folder.rglob("*.py")]
+    for path in folder.glob("*.json"):
+        if path.name not in ("tokenizer.json", "vocab.json"):
+            said = json.loads(path.read_text(encoding="utf-8"))
+            found += [
+                f"{path.name}: {key}" for key in ("auto_map", "model_file") if isinstance(said, dict) and key in said
+            ]
+    if found:
+        raise SystemExit(f"Error: this folder brings code ({', '.join(found)})")
 
 
 def ask(model: Any, processor: Any, case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
