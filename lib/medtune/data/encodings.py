@@ -25,7 +25,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import runtime
 from medtune.model.base import Base
-from medtune.model.renderer import Example, Renderer
+from medtune.model.renderer import FORM, Example, Renderer
 from medtune.records import Record
 
 FOLDER, INDEX = "encodings", "index.json"
@@ -118,7 +118,7 @@ def unpacked(packed: bytes, record: Record, root: Path) -> Example:
 def key(base: Base) -> str:
     """Hash of all that decides how a record becomes tokens."""
     versions = [metadata.version(name) for name in ("medtune", "tokenizers", "transformers", "mlx-vlm")]
-    return files.hash_of([base.tokenizer_hash, base.processor_hash, base.template_hash, *versions])
+    return files.hash_of([base.tokenizer_hash, base.processor_hash, base.template_hash, FORM, *versions])
 
 
 def write(root: Path, base: Base, spool: BinaryIO, sizes: Sequence[int], assigned: Sequence[str]) -> None:

@@ -20,10 +20,11 @@ LONGEST = 300  # characters of what a library said
 
 
 @contextmanager
-def reading(folder: Path, culprit: Callable[[], str] = str) -> Iterator[None]:
+def reading(folder: Path, culprit: Callable[[], str] = str, said: Callable[[str], str] | None = None) -> Iterator[None]:
     """Turn what a library raises in this block into a UserError about ``folder``.
 
-    ``culprit`` is asked for the file that is to blame, "" where it cannot be told. What was raised by code of ours is
+    ``culprit`` is asked for the file that is to blame, "" where it cannot be told; ``said`` makes another sentence of
+    what the library said. What was raised by code of ours is
     a bug and stays one, as do a lack of memory and what the system says of a file, which the edge of the tools says.
     """
     try:
@@ -34,6 +35,8 @@ def reading(folder: Path, culprit: Callable[[], str] = str) -> Iterator[None]:
         system = isinstance(error, OSError) and error.errno is not None
         if system or is_out_of_memory(error) or _is_ours(error):
             raise
+        if said is not None:
+            raise UserError(said(shown(error))) from None
         path = folder / culprit()
         raise UserError(
             tr("{path}: cannot be read ({error}); download the model again", path=path, error=shown(error))

@@ -251,7 +251,7 @@ def _missing(config: Mapping[str, Any]) -> Iterator[str]:
     if family is None:
         return
     text = {**config, **(config.get("text_config") or {})}
-    parts = [(text, families.SIZES)]
+    parts: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [(text, families.SIZES)]
     if family.vision and config.get("vision_config"):
         parts.append((config["vision_config"], family.vision.sizes))
     for part, names in parts:

@@ -174,7 +174,7 @@ def named_by(index: Path) -> list[str]:
     if not index.exists():
         return []
     found = files.read_object(index).get("weight_map") or {}
-    names = set(found.values()) if isinstance(found, dict) else {None}
+    names: list[Any] = list(dict.fromkeys(found.values())) if isinstance(found, dict) else [found]
     wrong = [name for name in names if not isinstance(name, str) or not name or Path(name).name != name]
     if wrong:
         raise UserError(

@@ -165,7 +165,8 @@ def assemble(
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, renderer)
-        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], renderer)
+        loader = DataLoader(probes, source, below)
+        return preflight.check(step, loader, loaders[0], mine[0], renderer, material.kinds)
 
     loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
     return TrainingJob(loop, checks, room, facts)
