@@ -9,6 +9,8 @@ Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path

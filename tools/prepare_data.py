@@ -7,6 +7,8 @@ writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from pathlib import Path
 from tempfile import TemporaryFile

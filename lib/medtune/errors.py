@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from medtune.i18n import tr
 
-MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
+MEMORY_WORDS = ("out of memory", "outofmemory", "insufficient memory", "malloc", "allocate", "alloc]", "bad_alloc")
 
 
 class UserError(Exception):
@@ -28,7 +28,7 @@ def raise_all(problems: Iterable[str], where: str) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or MLX, which raises a RuntimeError, found no memory left."""
+    """Whether Python or MLX, which raises a RuntimeError on Metal, CUDA and CPUs, found no memory left."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(word in said for word in MEMORY_WORDS)

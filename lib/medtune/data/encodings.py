@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -80,6 +81,7 @@ class _Worker:
 
     @classmethod
     def start(cls, base: Base, root: Path) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this one says so, and ends it
         with redirect_stdout(None):  # the tool has said with what it runs
             runtime.start()
         cls.renderer, cls.root = Renderer(base), root

@@ -17,6 +17,7 @@ from medtune.deployment.transaction import Place
 from medtune.errors import UserError
 from medtune.evaluation import gate
 from medtune.i18n import tr
+from medtune.model import libraries, templates
 from medtune.model.base import Base
 from medtune.model.tensors import Weights
 from medtune.run import PREDICTIONS, WEIGHTS, Run
@@ -107,7 +108,8 @@ def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
     prompt = _system_prompt(run, config.system_prompt)
-    chat_template = template.with_system_prompt(base.chat_template, prompt)
+    with templates.tried(base.chat_template, base.path), libraries.reading(base.path):
+        chat_template = template.with_system_prompt(base.chat_template, prompt)
     home, place = lmstudio.home(config.home), Place.of(run.path, config)
     return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import medtune
 from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import tr
 
-OURS = str(Path(medtune.__file__).parent)
+OURS = str(Path(__file__).parents[1])
 LONGEST = 300  # characters of what a library said
 
 

@@ -17,7 +17,7 @@ from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, ImageError, upright_rgb
-from medtune.model import padding
+from medtune.model import padding, templates
 from medtune.model.base import Base
 from medtune.model.transcript import Transcriber, Way
 from medtune.records import Message, Record, Span
@@ -67,7 +67,8 @@ class Renderer:
 
     def __init__(self, base: Base, max_edge: int | None = None) -> None:
         self.base, self.max_edge = base, max_edge
-        self.processor: Any = base.processor()
+        with templates.tried(base.chat_template, base.path):
+            self.processor: Any = base.processor()
         self.tokenizer: Any = self.processor.tokenizer
         self._encoder = self.tokenizer.backend_tokenizer
         self._encoder.encode_special_tokens = True  # special tokens spelled out in a content stay text

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medtune import files
 from medtune.deployment import folder
 from medtune.deployment.proof import Fault
 from medtune.errors import UserError
@@ -106,12 +107,14 @@ def problems(path: Path) -> list[Fault]:
     found = [problem for problem in guard.problems(path) if problem["fault"] != "leads_out"]  # a link is one, anyway
     if not (path / "config.json").exists():
         return [*found, {"fault": "no_config", "file": "config.json"}]
+    try:
+        config = json.loads(files.read_text(path / "config.json"), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        return [*found, {"fault": "not_json", "file": "config.json", "error": str(error)}]
+    except (UserError, OSError):
+        return found
     if any(problem["fault"] in UNREADABLE for problem in found):
         return found
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"), parse_constant=_not_json)
-    except ValueError as error:
-        return [*found, {"fault": "not_json", "file": "config.json", "error": str(error)}]
     shards, broken = _shards(path)
     found += [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
     return [*found, *_links(path), *_texts(path), *_strays(path)]
