@@ -149,6 +149,14 @@ class Trainer:
         """Loss over the whole validation set; the adapters are kept when they are the best so far."""
         started = time.perf_counter()
         losses, margin = validation.validate(self.step, self.valid_loader, self.config)
+        if not math.isfinite(losses.loss) or not math.isfinite(margin or 0.0):
+            raise UserError(
+                tr(
+                    "step {step}: the validation loss is not finite; the last checkpoint is kept; lower "
+                    "optimizer.learning_rate, or, at the first step, download the base model again",
+                    step=number,
+                )
+            )
         better = self.state.validated(losses, margin, gradient_norms)
         log.validated(number, losses, margin, time.perf_counter() - started)
         if better and self.config.select.by == "val_loss":
