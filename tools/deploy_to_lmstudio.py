@@ -16,6 +16,7 @@ from pathlib import Path
 from medtune import cli, config, files, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.transaction import Place
+from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -38,8 +39,12 @@ def parse(argv: list[str] | None) -> Namespace:
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
     args = parser.parse_args(argv)
+    for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
+        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
+    cli.apart(parser, args, "--prove", "--allow-failed-gate")
+    cli.apart(parser, args, "--inspect", "RUN", "--config", "--set")
     if args.export and args.export[0] != "hf":
-        parser.error(f"--export {args.export[0]}: only hf is known")
+        raise UserError(tr("--export {layout}: hf is the only layout there is", layout=args.export[0]))
     return args
 
 
@@ -121,7 +126,10 @@ def inspect(folder: Path) -> None:
 
     _moved("--inspect", f"tools/inspect_model.py {folder}", f"make inspect FOLDER={folder}")
     inspection = Inspection.of(folder)
-    print("\n".join([*inspection.lines, inspection.verdict]))
+    print("\n".join(inspection.lines))
+    if inspection.problems:
+        raise UserError(inspection.verdict)
+    print(inspection.verdict)
 
 
 def export(source: Path, out: Path) -> None:

@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # one of several; the leader writes its results here
     cli.add_cache(parser)
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--plan", "--hosts", "--cache", "--worker")
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
         Console().print(screen.render(planner.for_run(settings, args.data, args.out)))

@@ -75,7 +75,8 @@ class ModelPair:
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)
-        chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
+        if settings.bench is not None:
+            chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
         items.check_checks(chosen)
         return chosen
 
