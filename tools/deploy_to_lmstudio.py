@@ -91,16 +91,31 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
 
 
 def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
-    """Only the proof; the receipt's verdicts become the new ones."""
+    """Only the proof; the receipt's verdicts become the new ones, those of a proof that failed or was stopped too."""
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deploy.plan(run, Base.of_training(run.training.results), settings)
-    done = run.deployment
+    done, at = run.deployment, Place.of(run.path, settings)
+    told = done.results["publisher"], done.results["name"]
+    if told != (at.publisher, at.name):
+        raise UserError(
+            tr(
+                "{path}: deployed as {told}, the settings say {key}; prove it with its own settings, or deploy",
+                path=run.path / DEPLOYMENT,
+                told="/".join(told),
+                key=f"{at.publisher}/{at.name}",
+            )
+        )
     if args.pinned:
         stack.make()
-    done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    files.write_json(run.path / DEPLOYMENT, vars(done))
+    done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
+    try:
+        plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+        for verdict in deploy.prove(plan, print):
+            done.results["proofs"].append(verdict.facts)
+            deploy.refuse(verdict)
+    finally:
+        files.write_json(run.path / DEPLOYMENT, vars(done))
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:

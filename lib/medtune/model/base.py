@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import mlx.nn as nn
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+IMAGES, PROCESSORS = "preprocessor_config.json", "processor_config.json"
+PROCESSOR_FILES = (IMAGES, PROCESSORS)
+PARTS = {IMAGES: "image_processor", "video_preprocessor_config.json": "video_processor"}  # of transformers 5's one file
 ALLOW_DOWNLOAD = "MEDTUNE_ALLOW_DOWNLOAD"
 SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
 
@@ -133,7 +135,7 @@ class Base:
         Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole. A file that
         was cut short is a UserError.
         """
-        shards = sorted(self.path.glob("*.safetensors"))
+        shards = sorted(self.path.glob("[!.]*.safetensors"))
         if not shards:
             raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=self.path))
         return files.hash_of([self.config, [[shard.name, _sampled_hash(shard)] for shard in shards]])
@@ -144,7 +146,7 @@ class Base:
         jinja = self.path / "chat_template.jinja"
         if jinja.exists():
             return files.read_text(jinja)
-        for name in ("chat_template.json", "tokenizer_config.json"):
+        for name in ("chat_template.json", "tokenizer_config.json", PROCESSORS):
             if (self.path / name).exists():
                 template = files.read_json(self.path / name).get("chat_template")
                 if isinstance(template, str):
@@ -166,9 +168,22 @@ class Base:
         """Whether it has a vision tower; LM Studio tells by the same key."""
         return "vision_config" in self.config
 
+    def processor_part(self, name: str) -> dict[str, Any] | None:
+        """What the file ``name`` holds, or would hold: transformers 5 writes processor_config.json alone. None: nothing."""
+        if (self.path / name).exists():
+            return files.read_json(self.path / name)
+        if name not in PARTS or not (self.path / PROCESSORS).exists():
+            return None
+        return files.read_json(self.path / PROCESSORS).get(PARTS[name])
+
     def processor(self) -> Any:
-        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
+        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model.
+
+        A UserError where nothing says how images are seen: mlx-vlm would take sizes of its own.
+        """
         if self.sees:
+            if not self.processor_part(IMAGES):
+                raise UserError(tr("{folder}: {names} missing; download the base model again", folder=self.path, names=IMAGES))
             from mlx_vlm.utils import load_processor
 
             return load_processor(self.path, add_detokenizer=False)

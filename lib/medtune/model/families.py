@@ -70,6 +70,9 @@ class Vision:
     patch_bias: bool = False  # whether the patch embedding has a bias
     norm_bias: bool = True
     mergers: tuple[str, str] = ("merger", "deepstack_merger_list")  # what follows the blocks, and what deepstack adds
+    # LM Studio's engine rewrites preprocessor_config.json when it loads some (mlx-engine 08f0c07, 2026-08-21):
+    app_drops_size: bool = False  # its `size`
+    app_processor: tuple[str, str] = ("", "")  # the image_processor_type it replaces, and by which
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,11 @@ QWEN3_VISION = Vision(
     levels="deepstack_visual_indexes",
     patch_bias=True,
 )
-QWEN2_5_VISION = Vision(merger=QWEN2_MERGER, mlp=MLP, norm_bias=False)
+QWEN2_5_VISION = Vision(
+    merger=QWEN2_MERGER, mlp=MLP, norm_bias=False, app_processor=("Qwen2_5_VLImageProcessor", "Qwen2VLImageProcessor")
+)
 QWEN2_VISION = Vision(  # its `hidden_size` is the language model's
-    merger=QWEN2_MERGER, mlp=("fc1", "fc2"), hidden="embed_dim", ratio="mlp_ratio", out="hidden_size"
+    merger=QWEN2_MERGER, mlp=("fc1", "fc2"), hidden="embed_dim", ratio="mlp_ratio", out="hidden_size", app_drops_size=True
 )
 
 FAMILIES = {
