@@ -69,7 +69,12 @@ def main(argv: list[str] | None = None) -> None:
     elif args.prove:
         prove_again(args, settings, run)
     else:
-        put_in_place(args, settings, run)
+        try:
+            put_in_place(args, settings, run)
+        except receipt.AlreadyDone:
+            if not args.pinned:
+                raise
+            prove_again(args, settings, run)  # what is in place may not have been proved so yet
 
 
 def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
