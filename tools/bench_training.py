@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=cli.count, default=3, help="times each contender runs, in turn (default: 3)")
     parser.add_argument("--epochs", type=cli.count, default=Work.epochs, help="default: %(default)s")
     parser.add_argument("--rows", type=cli.count, default=Mix.train, help="examples to train on (default: %(default)s)")
-    parser.add_argument("--layers", type=cli.count, default=ModelSize.layers, help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--layers", type=cli.count, default=ModelSize.layers, help="of the model (default: %(default)s)"
+    )
     parser.add_argument("--hidden", type=cli.count, default=ModelSize.hidden, help="its width (default: %(default)s)")
     args = parser.parse_args(argv)
     cli.apart(parser, args, "--scaling", "--only", "--repeats")

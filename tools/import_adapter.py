@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with adapter_config.json")
     parser.add_argument("--base", required=True, metavar="MODEL", help="path, Hub id in the cache, or LM Studio key")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
-    parser.add_argument("--scale", type=cli.above_zero, help="the multiplier, where the adapter's config states it wrongly")
+    parser.add_argument(
+        "--scale", type=cli.above_zero, help="the multiplier, where the adapter's config states it wrongly"
+    )
     parser.add_argument("--system-prompt", default="", help="the system prompt it was trained with")
     args = parser.parse_args(argv)
     settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)

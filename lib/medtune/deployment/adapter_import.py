@@ -179,7 +179,12 @@ def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
 def _misfit(delta: Delta, rank: int, stored: dict[str, Tensor], base: Base) -> str | None:
     """Why an adapter has no place in the base, or not this multiplier."""
     if delta.rank != rank:
-        return tr("{module}: of rank {found}, not {rank}; merge it in PEFT first", module=delta.module, found=delta.rank, rank=rank)
+        return tr(
+            "{module}: of rank {found}, not {rank}",
+            module=delta.module,
+            found=delta.rank,
+            rank=rank,
+        )
     if f"{delta.module}.weight" not in stored:
         return tr("{module}: the base model has no such matrix", module=delta.module)
     matrix = matrices.find(stored, base.quantization, delta.module)

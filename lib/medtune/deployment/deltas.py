@@ -81,7 +81,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> list[Delta]:
 
 
 def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) -> list[Delta]:
-    """Tensors by full name -> deltas, sorted by module; a half or a stray tensor, or factors of odd shapes, are refused."""
+    """Tensors by full name -> deltas, sorted by module; a half, a stray or an odd-shaped tensor is refused."""
     tensors = {name: value.astype(mx.float32) for name, value in stored.items()}
     leaves = {"lora_a", "lora_b", "m"} if dora else {"lora_a", "lora_b"}
     found: dict[str, set[str]] = {}
@@ -98,5 +98,8 @@ def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) ->
         Delta(module, tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"], scale, tensors.get(f"{module}.m"))
         for module in sorted(found)
     ]
-    raise_all([tr("{module}: its factors do not fit each other", module=one.module) for one in adapted if not one.whole], where)
+    raise_all(
+        [tr("{module}: its factors do not fit each other", module=one.module) for one in adapted if not one.whole],
+        where,
+    )
     return adapted

@@ -90,7 +90,11 @@ class Deployment:
         )
         return [
             done,
-            tr("LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar", key=self.key, name=self.place.name)
+            tr(
+                "LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar",
+                key=self.key,
+                name=self.place.name,
+            )
             + (tr("; drop an image in") if self.base.sees else ""),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
             tr(

@@ -91,7 +91,7 @@ def served(settings: dict[str, Any], family: Family) -> dict[str, Any]:
 
 
 def is_the_bases(base: Base, folder: Path, name: str) -> bool:
-    """Whether the file ``name`` is the base's: byte for byte, or what we or LM Studio's engine may write in its place."""
+    """Whether the file ``name`` is the base's: byte for byte, or as we or LM Studio's engine write it."""
     own, made = base.path / name, folder / name
     if not made.exists():
         return not own.exists() and (name not in PARTS or not base.processor_part(name))

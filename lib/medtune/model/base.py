@@ -169,7 +169,7 @@ class Base:
         return "vision_config" in self.config
 
     def processor_part(self, name: str) -> dict[str, Any] | None:
-        """What the file ``name`` holds, or would hold: transformers 5 writes processor_config.json alone. None: nothing."""
+        """What the file ``name`` holds; transformers 5 writes it as a part of processor_config.json. None: nothing."""
         if (self.path / name).exists():
             return files.read_json(self.path / name)
         if name not in PARTS or not (self.path / PROCESSORS).exists():
@@ -183,7 +183,9 @@ class Base:
         """
         if self.sees:
             if not self.processor_part(IMAGES):
-                raise UserError(tr("{folder}: {names} missing; download the base model again", folder=self.path, names=IMAGES))
+                raise UserError(
+                    tr("{folder}: {names} missing; download the base model again", folder=self.path, names=IMAGES)
+                )
             from mlx_vlm.utils import load_processor
 
             return load_processor(self.path, add_detokenizer=False)

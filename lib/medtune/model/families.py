@@ -147,7 +147,12 @@ QWEN2_5_VISION = Vision(
     merger=QWEN2_MERGER, mlp=MLP, norm_bias=False, app_processor=("Qwen2_5_VLImageProcessor", "Qwen2VLImageProcessor")
 )
 QWEN2_VISION = Vision(  # its `hidden_size` is the language model's
-    merger=QWEN2_MERGER, mlp=("fc1", "fc2"), hidden="embed_dim", ratio="mlp_ratio", out="hidden_size", app_drops_size=True
+    merger=QWEN2_MERGER,
+    mlp=("fc1", "fc2"),
+    hidden="embed_dim",
+    ratio="mlp_ratio",
+    out="hidden_size",
+    app_drops_size=True,
 )
 
 FAMILIES = {

@@ -34,7 +34,7 @@ class Canary:
 
 
 def built_in(folder: Path, system_prompt: str, sees: bool = True) -> list[Canary]:
-    """The canaries that need nothing but this file; their images, for a model that ``sees``, are drawn into ``folder``."""
+    """The canaries that need nothing but this file; images, for a model that ``sees``, are drawn into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet, film = _sheet(folder / "sheet.png"), _film(folder / "film.png")
     system = (Message(role="system", content=system_prompt),) if system_prompt else ()
