@@ -7,7 +7,6 @@ writes  nothing: a living screen, dense lines where there is no terminal, or wit
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 from rich.console import Console
@@ -18,20 +17,13 @@ from medtune.monitor import watch, web
 from medtune.run import Run
 
 
-def port(text: str) -> int:
-    """The number of a port."""
-    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
-        raise ArgumentTypeError(tr("{text}: not a port: 0 to 65535", text=text))
-    return int(text)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Follow RUN until it finishes; Ctrl-C ends the monitor and leaves the run alone."""
     parser = cli.parser(__doc__ or "", config=False)
     cli.add_run(parser)
     parser.add_argument("--once", action="store_true", help="print where the run stands and exit")
     parser.add_argument("--web", action="store_true", help="serve a local page instead of a screen")
-    parser.add_argument("--port", type=port, default=web.PORT, help="port of the page (0: a free one)")
+    parser.add_argument("--port", type=int, default=web.PORT, help="port of the page (0: a free one)")
     args = parser.parse_args(argv)
     cli.apart(parser, args, "--once", "--web", "--port")
     cli.needs(parser, args, "--port", "--web")

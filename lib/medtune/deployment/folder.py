@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ VERBATIM = (
     "vocab.json",
 )
 TEMPLATE = "chat_template.jinja"
-TEMPLATE_COPIES = ("tokenizer_config.json", "chat_template.json", PROCESSORS)  # whose `chat_template` must agree
+TEMPLATE_COPIES = ("tokenizer_config.json", "chat_template.json")  # JSON files whose `chat_template` must agree
+TEMPLATE_PLACES = (*TEMPLATE_COPIES, PROCESSORS)  # the last has one only where the base's has
 CARD = "README.md"
 
 
 def check(base: Base) -> None:
-    """Raise a UserError for a base from which no folder can be made that LM Studio loads, with its vision if any."""
+    """Raise a UserError for a base from which no folder can be made that LM Studio loads, with its vision if any.
+
+    Asked when data are prepared and before a training, not only hours later; who prepares data may have no weights.
+    """
     missing = [name for name in REQUIRED if not (base.path / name).exists()]
     if base.sees:
         missing += [] if base.processor_part(IMAGES) else [IMAGES]
@@ -50,11 +55,24 @@ def check(base: Base) -> None:
         raise UserError(
             tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=base.path)
         )
-    names = tensors.Weights.open(base.path).tensors
-    if not any(name.startswith(f"{base.family.decoder}.") for name in names):
+    if any(base.path.glob("[!.]*.safetensors")) and not _in_mlx_layout(base):
+        library = base.family.library.package.partition(".")[0]
         raise UserError(
-            tr("{folder}: weights not in MLX's layout; convert them with `python -m mlx_vlm.convert`", folder=base.path)
+            tr(
+                "{folder}: weights not in MLX's layout; convert them with `{python} -m {library}.convert --hf-path "
+                "{folder} --mlx-path {folder}-mlx` and name that folder",
+                folder=base.path,
+                python=sys.executable,
+                library=library,
+            )
         )
+
+
+def _in_mlx_layout(base: Base) -> bool:
+    """Whether the tensors have the names MLX's classes give them; Hugging Face keeps each expert by itself."""
+    names = tensors.Weights.open(base.path).tensors
+    ours = any(name.startswith(f"{base.family.decoder}.") for name in names)
+    return ours and not any(".mlp.experts." in name for name in names)
 
 
 def write(base: Base, folder: Path, *, template: str, quantization: dict[str, Any] | None, card: str) -> None:
@@ -125,7 +143,7 @@ def _config(config: dict[str, Any], quantization: dict[str, Any] | None) -> dict
 def _write_template(base: Path, folder: Path, template: str) -> None:
     """The same template wherever a program may look for it: apps and libraries differ in the order they look."""
     (folder / TEMPLATE).write_text(template, encoding="utf-8")
-    for name in TEMPLATE_COPIES:
+    for name in TEMPLATE_PLACES:
         found = files.read_json(base / name) if (base / name).exists() else {}
         if found and (name != PROCESSORS or "chat_template" in found):
             _write_json(base, folder, name, found | {"chat_template": template})
@@ -145,7 +163,7 @@ def template_of(folder: Path) -> dict[str, str]:
     found = {}
     if (folder / TEMPLATE).exists():
         found[TEMPLATE] = (folder / TEMPLATE).read_text(encoding="utf-8")
-    for name in TEMPLATE_COPIES:
+    for name in TEMPLATE_PLACES:
         if (folder / name).exists():
             template = files.read_json(folder / name).get("chat_template")
             if isinstance(template, str):

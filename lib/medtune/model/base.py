@@ -40,6 +40,15 @@ def _lmstudio_folder(key: str) -> Path | None:
     return models / key if models else None
 
 
+def _moved(name: str) -> Base | None:
+    """The model in a path that is not here, of another machine perhaps, if LM Studio has one of the same name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() or len(folder.parts) < 3:  # what has fewer is a key or an id, which `find` knows
+        return None
+    place = _lmstudio_folder("/".join(folder.parts[-2:]))
+    return _checked(name, place) if place and place.is_dir() else None
+
+
 def _hub_folder(name: str) -> Path | None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -98,7 +107,8 @@ class Base:
     @classmethod
     def of_training(cls, results: dict[str, Any]) -> Base:
         """The base model that a training's results name; a UserError where its weights or template are others now."""
-        base = cls.find(results["base_model"]["name"])
+        name = results["base_model"]["name"]
+        base = _moved(name) or cls.find(name)
         problems = []
         if base.weights_hash != results["base_model"]["hash"]:
             problems.append(tr("not the weights of the training"))
@@ -177,15 +187,8 @@ class Base:
         return files.read_json(self.path / PROCESSORS).get(PARTS[name])
 
     def processor(self) -> Any:
-        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model.
-
-        A UserError where nothing says how images are seen: mlx-vlm would take sizes of its own.
-        """
+        """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
         if self.sees:
-            if not self.processor_part(IMAGES):
-                raise UserError(
-                    tr("{folder}: {names} missing; download the base model again", folder=self.path, names=IMAGES)
-                )
             from mlx_vlm.utils import load_processor
 
             return load_processor(self.path, add_detokenizer=False)

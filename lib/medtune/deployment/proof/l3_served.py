@@ -82,7 +82,7 @@ def check(subject: Subject) -> Verdict:
 def _asked(lms: lmstudio.Lms, server: Server, entry: dict[str, Any], subject: Subject) -> Verdict:
     """What the app says of the model ``entry``, then what it answers."""
     sees = subject.base.sees
-    others = _not_mlx([entry, *_described(server, entry["modelKey"])], sees)
+    others = _not_mlx_vision([entry, *_described(server, entry["modelKey"])], sees)
     if others:
         return Verdict.of([{"fault": "not_mlx_vision" if sees else "not_mlx", "listed": others}])
     with _loaded(lms, entry["modelKey"]):
@@ -111,7 +111,7 @@ def _described(server: Server, key: str) -> list[dict[str, Any]]:
     ]
 
 
-def _not_mlx(entries: list[dict[str, Any]], sees: bool) -> list[dict[str, Any]]:
+def _not_mlx_vision(entries: list[dict[str, Any]], sees: bool = True) -> list[dict[str, Any]]:
     """Those entries that deny MLX or, of a model that ``sees``, vision; `lms ls` and the API's versions differ."""
 
     def denies(entry: dict[str, Any]) -> bool:
