@@ -80,8 +80,9 @@ def ask(model: Any, processor: Any, case: dict[str, Any]) -> tuple[np.ndarray, n
     prompt = np.array(inputs["input_ids"])[0].astype(np.int64)
     ids = mx.array(np.concatenate([prompt, np.array(case["answer"], np.int64)]))[None]
     seen = {"image_grid_thw": inputs["image_grid_thw"]} if images else {}
-    for memory in ("_position_ids", "_rope_deltas"):  # of the prompt before: some families would count with them
-        setattr(model.language_model, memory, None)
+    for module in model.modules():  # some families would count with the positions of the prompt before
+        for memory in {"_position_ids", "_rope_deltas"} & {*module, *vars(module)}:
+            setattr(module, memory, None)
     return prompt, log_softmax(model(ids, inputs.get("pixel_values"), **seen).logits[0, len(prompt) - 1 : -1])
 
 
