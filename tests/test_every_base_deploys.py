@@ -114,6 +114,7 @@ def test_a_vision_model_without_its_eyes_is_still_a_fault(dense_twin: Path, tmp_
     assert cli.call(inspect_model.main, [str(blind)]) == 1
     files.write_json(blind / "config.json", config | {"model_type": "gemma"})
     assert cli.call(inspect_model.main, [str(blind)]) == 1, "the eyes are among the weights"
+    assert cli.call(deploy_to_lmstudio.main, ["--inspect", str(blind)]) == 1, "the flag it had before, too"
 
 
 def _spoil_weights(run: Path) -> None:
