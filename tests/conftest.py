@@ -33,7 +33,7 @@ from tests.tiers import imports_mlx  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
-MODELS = {"demo_model", "dense_twin", "moe_twin"}  # fixtures
+HEAVY = {"demo_model", "dense_twin", "moe_twin", "real_figures"}  # fixtures
 
 
 def _without_mlx(config: pytest.Config) -> bool:
@@ -60,9 +60,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark `model` by what a test uses: MLX, or a model folder."""
+    """Mark `model` by what a test uses: MLX, a model folder, matplotlib."""
     for item in items:
-        if MODELS & set(getattr(item, "fixturenames", ())) or imports_mlx(item.path):
+        if HEAVY & set(getattr(item, "fixturenames", ())) or imports_mlx(item.path):
             item.add_marker("model")
 
 
@@ -79,6 +79,14 @@ def _no_mlx(request: pytest.FixtureRequest) -> Iterator[None]:
 def _home_of_its_own(_no_mlx: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the person's home, so neither their LM Studio, nor one another's."""
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Tests kill programs, but nobody pulls the plug: without fsync they do not wait for what else the disk does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

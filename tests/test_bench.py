@@ -16,17 +16,17 @@ from mlx_vlm.trainer.vlm.sft.dataset import VisionDataset
 from medtune import cli, files
 from medtune.bench import chart, contenders, figures, job, model, runner
 from medtune.bench.job import Job, Work
-from medtune.bench.model import Size
+from medtune.bench.model import ModelSize
 from medtune.bench.rows import Mix
 from medtune.bench.watch import Watch
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import published
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from tools import bench_training
 
-SMALL = Size(layers=3, hidden=128)
+SMALL = ModelSize(layers=3, hidden=128)
 WORK = Work(epochs=1, adapted=2, rank=4, alpha=8.0, learning_rate=1e-2)
 
 
@@ -42,14 +42,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_contenders_see_the_same_tokens_and_the_same_targets_in_the_same_order(made: Job):
     base = Base.find(str(made.model))
-    chat, dataset = Chat(base), Dataset.open(made.data("all"))
+    renderer, dataset = Renderer(base), Dataset.open(made.data("all"))
     rows = [row for _, row in files.read_jsonl(made.rows("all") / "train.jsonl")]
-    theirs = VisionDataset(rows, base.config, chat.processor, {"train_on_completions": True})
+    theirs = VisionDataset(rows, base.config, renderer.processor, {"train_on_completions": True})
     assert len(rows) == len(dataset.split("train")) == 28
     for index, record in enumerate(dataset.split("train")):
-        ours, other = chat.encode(record, dataset.root), theirs[index]
+        ours, other = renderer.encode(record, dataset.root), theirs[index]
         assert np.array(other["input_ids"]).tolist() == ours.tokens.tolist()
-        assert np.array(other["completion_mask"]).tolist() == ours.weights.tolist()
+        assert np.array(other["completion_mask"]).tolist() == ours.token_weights.tolist()
         assert made.lengths[index] == len(ours.tokens)
         assert ("pixel_values" in other) == bool(record.images) == (index in made.pictured)
 
@@ -84,18 +84,18 @@ def test_the_four_bit_model_is_that_of_the_published_shape(made: Job, tmp_path: 
     tiny = files.read_json(made.model / "config.json")
     tiny["text_config"] |= {"vocab_size": tiny["vocab_size"] + 100, "num_hidden_layers": 2}
     monkeypatch.setattr(published, "config", lambda name: tiny if name == "published" else None)
-    folder = model.write(tmp_path / "published", Size(published="published"))
+    folder = model.write(tmp_path / "published", ModelSize(published="published"))
     base = Base.find(str(folder))
-    weights: dict[str, Any] = dict(tree_flatten(base.load().parameters()))
+    tensors: dict[str, Any] = dict(tree_flatten(base.load().parameters()))
     assert base.quantization and base.quantization["bits"] == 4
-    assert weights["language_model.lm_head.weight"].dtype == mx.uint32
-    assert weights["language_model.lm_head.weight"].shape[0] == tiny["text_config"]["vocab_size"]
-    assert weights["vision_tower.blocks.0.attn.qkv.weight"].dtype != mx.uint32
+    assert tensors["language_model.lm_head.weight"].dtype == mx.uint32
+    assert tensors["language_model.lm_head.weight"].shape[0] == tiny["text_config"]["vocab_size"]
+    assert tensors["vision_tower.blocks.0.attn.qkv.weight"].dtype != mx.uint32
     with pytest.raises(ValueError, match=r"not in medtune\.known"):
-        model.write(tmp_path / "unknown", Size(published="unknown"))
+        model.write(tmp_path / "unknown", ModelSize(published="unknown"))
 
 
-def run(seconds: float, peak: int, steps: int = 20) -> figures.Run:
+def run(seconds: float, peak: int, steps: int = 20) -> figures.Watched:
     ends = [5.0 + seconds * step for step in range(steps)]
     watch = Watch(0.0, ends, [3.0 - 0.1 * step for step in range(steps)], 1.0, peak=peak, finished=ends[-1] + 1)
     return vars(watch)
@@ -142,7 +142,7 @@ def test_a_second_job_replaces_the_first_in_its_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     mix = Mix(train=4, valid=2, longest=60)
     for layers in (4, 5):
-        written = job.write(Path("."), Size(layers, 128), mix, Work(epochs=1))
+        written = job.write(Path("."), ModelSize(layers, 128), mix, Work(epochs=1))
         assert (
             written.folder.is_absolute()
             and Job.read(tmp_path) == written

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medtune.model import blas, blas_trial
-from medtune.model.blas import Library
+from medtune.model.blas import OpenBlas
 
 GEMM = """
 #include <stdlib.h>
@@ -60,12 +60,12 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
-def right(tmp_path: Path) -> Library:
-    return Library(compiled(tmp_path / "some_one.libs" / "libopenblas-1.so", GEMM % ""), "some-one")
+def right(tmp_path: Path) -> OpenBlas:
+    return OpenBlas(compiled(tmp_path / "some_one.libs" / "libopenblas-1.so", GEMM % ""), "some-one")
 
 
 def test_a_library_that_multiplies_rightly_is_taken_named_and_told_to_other_processes(
-    right: Library, loaded: list[tuple[str, int]]
+    right: OpenBlas, loaded: list[tuple[str, int]]
 ) -> None:
     assert blas.load([right]) == "OpenBLAS (some-one's)"
     assert loaded == [(right.path, ctypes.RTLD_GLOBAL)] and os.environ[blas.TAKEN] == right.path
@@ -74,7 +74,7 @@ def test_a_library_that_multiplies_rightly_is_taken_named_and_told_to_other_proc
 def test_mlx_multiplies_with_what_was_taken(tmp_path: Path) -> None:
     library = compiled(tmp_path / "speaks.so", GEMM % 'write(1, "used ", 5);')
     code = (
-        "import sys; from medtune.model import blas; blas.load([blas.Library(sys.argv[1])]);"
+        "import sys; from medtune.model import blas; blas.load([blas.OpenBlas(sys.argv[1])]);"
         "import mlx.core as mx; x = mx.ones((9, 9)); print((x @ x).sum().item())"
     )
     done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, check=True)
@@ -85,29 +85,29 @@ def test_mlx_multiplies_with_what_was_taken(tmp_path: Path) -> None:
 def test_a_library_that_computes_wrongly_is_not_loaded_and_said_to_be_wrong(
     fault: str, tmp_path: Path, loaded: list[tuple[str, int]]
 ) -> None:
-    wrong = Library(compiled(tmp_path / "wrong.so", GEMM % WRONG[fault]))
+    wrong = OpenBlas(compiled(tmp_path / "wrong.so", GEMM % WRONG[fault]))
     assert "OpenBLAS (system) computes wrongly on this CPU" in blas.load([wrong])
     assert blas.TAKEN not in os.environ and not loaded
 
 
 def test_a_library_that_hangs_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "PATIENCE", 0.2)
-    hangs = Library(compiled(tmp_path / "hangs.so", GEMM % "for (;;) {}"))
+    hangs = OpenBlas(compiled(tmp_path / "hangs.so", GEMM % "for (;;) {}"))
     assert "computes wrongly" in blas.load([hangs])
 
 
-def test_the_first_that_is_right_is_taken(right: Library, tmp_path: Path, loaded: list[tuple[str, int]]) -> None:
-    absent = Library(str(tmp_path / "nothing.so"))
-    suffixed = Library(compiled(tmp_path / "suffixed.so", GEMM.replace("cblas_sgemm", "scipy_cblas_sgemm") % ""))
-    wrong = Library(compiled(tmp_path / "wrong.so", GEMM % WRONG["crashes"]))
-    second = Library(compiled(tmp_path / "second.so", GEMM % ""))
+def test_the_first_that_is_right_is_taken(right: OpenBlas, tmp_path: Path, loaded: list[tuple[str, int]]) -> None:
+    absent = OpenBlas(str(tmp_path / "nothing.so"))
+    suffixed = OpenBlas(compiled(tmp_path / "suffixed.so", GEMM.replace("cblas_sgemm", "scipy_cblas_sgemm") % ""))
+    wrong = OpenBlas(compiled(tmp_path / "wrong.so", GEMM % WRONG["crashes"]))
+    second = OpenBlas(compiled(tmp_path / "second.so", GEMM % ""))
     assert [library.trial() for library in (absent, suffixed, right)] == [blas_trial.ABSENT, blas_trial.ABSENT, 0]
     assert blas.load([absent, suffixed, wrong, right, second]) == "OpenBLAS (some-one's)"
     assert [path for path, _ in loaded] == [right.path]
 
 
 def test_without_any_the_line_says_what_to_install(tmp_path: Path) -> None:
-    assert "apt-get install libopenblas0-pthread" in blas.load([Library(str(tmp_path / "nothing.so"))])
+    assert "apt-get install libopenblas0-pthread" in blas.load([OpenBlas(str(tmp_path / "nothing.so"))])
 
 
 def test_the_systems_comes_first_then_what_packages_brought(tmp_path: Path) -> None:
@@ -130,16 +130,16 @@ def test_the_locked_environment_brings_one_that_multiplies_rightly() -> None:
     assert [library.trial() for library in brought] == [0] * len(brought)
 
 
-def test_where_mlx_is_imported_already_nothing_is_loaded(right: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_mlx_is_imported_already_nothing_is_loaded(right: OpenBlas, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlx.core", sys)
     assert blas.load([right]) == "BLAS: as loaded before" and blas.TAKEN not in os.environ
 
 
 def test_an_amd_processor_newer_than_a_packages_build_gets_the_kernels_of_its_kind(
-    right: Library, monkeypatch: pytest.MonkeyPatch
+    right: OpenBlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blas, "_amd_with_avx2", lambda: True)
     assert right.settings == {blas.KERNELS: "Haswell"}
-    assert Library("libopenblas.so.0").settings == {}, "the system's is as new as the system"
+    assert OpenBlas("libopenblas.so.0").settings == {}, "the system's is as new as the system"
     monkeypatch.setenv(blas.KERNELS, "Zen")
     assert right.settings == {}, "what the person chose stays"

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from medtune.data.dedup import Repeats, facts, plain
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected
 from medtune.records import Message, Record
 
 LONG = "每天早晚各量一次血压并记录下来，复诊时带给医生看；按时服药，清淡饮食，规律作息，若胸痛或呼吸困难请立即就医。"

@@ -11,7 +11,7 @@ import pytest
 from medtune.data import encodings
 from medtune.dataset import Dataset
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.records import Record
 from tests.workshop import write_dataset
 
@@ -29,7 +29,7 @@ def dataset(prepared: Path, tmp_path: Path) -> Dataset:
     return Dataset.open(shutil.copytree(prepared, tmp_path / "dataset"))
 
 
-class Counting(Chat):
+class Counting(Renderer):
     """Counts what it has to encode."""
 
     encoded = 0
@@ -41,12 +41,12 @@ class Counting(Chat):
 
 def read(dataset: Dataset, model: Path, split: str = "train") -> tuple[list[Example], int]:
     """The examples of a split and how many had to be encoded for them."""
-    chat = Counting(Base.find(str(model)))
-    return list(encodings.examples(dataset, split, dataset.split(split), chat)), chat.encoded
+    renderer = Counting(Base.find(str(model)))
+    return list(encodings.examples(dataset, split, dataset.split(split), renderer)), renderer.encoded
 
 
 def same(a: Example, b: Example) -> bool:
-    arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "weights", "answer"))
+    arrays = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("tokens", "token_weights", "answer"))
     rest = ("id", "images", "image_tokens", "dim", "label", "content", "key")
     return arrays and all(getattr(a, name) == getattr(b, name) for name in rest)
 
@@ -54,9 +54,9 @@ def same(a: Example, b: Example) -> bool:
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_a_prepared_record_is_not_encoded_again_and_is_the_same_example(dataset: Dataset, demo_model: Path, split: str):
     found, encoded = read(dataset, demo_model, split)
-    chat = Chat(Base.find(str(demo_model)))
+    renderer = Renderer(Base.find(str(demo_model)))
     assert encoded == 0 and any(example.images for example in found)
-    assert all(same(a, chat.encode(r, dataset.root)) for a, r in zip(found, dataset.split(split), strict=True))
+    assert all(same(a, renderer.encode(r, dataset.root)) for a, r in zip(found, dataset.split(split), strict=True))
 
 
 def test_a_damaged_encoding_is_made_again_and_no_other(dataset: Dataset, demo_model: Path):

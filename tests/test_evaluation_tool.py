@@ -75,9 +75,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     calls: list[int] = []
     real: Callable[..., Any] = answering.generate
 
-    def counting(model: Any, chat: Any, prompts: Any, **settings: Any) -> Any:
+    def counting(model: Any, renderer: Any, prompts: Any, **settings: Any) -> Any:
         calls.append(len(prompts))
-        return real(model, chat, prompts, **settings)
+        return real(model, renderer, prompts, **settings)
 
     monkeypatch.setattr(answering, "generate", counting)
     yield calls
@@ -112,19 +112,19 @@ def test_both_models_answer_every_item_and_the_receipt_says_what_was_measured(
 def test_adapters_change_answers_and_scaling_them_to_zero_gives_the_base_model(place: Path, dense_twin: Path) -> None:
     from medtune.model.base import Base
     from medtune.model.generation import generate
-    from medtune.model.renderer import Chat
+    from medtune.model.renderer import Renderer
     from medtune.records import Message
 
     assert evaluate(place) == 0
     rows = [row for _, row in files.read_jsonl(place / "run/predictions.jsonl")]
     base = Base.find(str(dense_twin))
-    chat, model = Chat(base), base.load()
+    renderer, model = Renderer(base), base.load()
     of_base = {row["id"]: row for row in rows if row["model"] == "baseline"}
     prompts = [
-        chat.prompt([Message(**turn) for turn in row["prompt"]], [Path(image) for image in row["images"]])
+        renderer.prompt([Message(**turn) for turn in row["prompt"]], [Path(image) for image in row["images"]])
         for row in of_base.values()
     ]
-    batches = generate(model, chat, prompts, max_tokens=6, batch_size=1)
+    batches = generate(model, renderer, prompts, max_tokens=6, batch_size=1)
     plain = {answer.index: answer.text for batch in batches for answer in batch}
     assert [row["answer"] for row in of_base.values()] == [plain[index] for index in range(len(prompts))]
     tuned = {row["id"]: row["answer"] for row in rows if row["model"] == "tuned"}
@@ -358,7 +358,7 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     from medtune.data.imagestore import ImageStore, Picture
     from medtune.evaluation.chat import Conversation
     from medtune.model.base import Base
-    from medtune.model.renderer import Chat
+    from medtune.model.renderer import Renderer
 
     path = place / {"turned": "photo.jpg", "transparent": "scan.png", "large": "film.png"}[kind]
     exif = Image.Exif()
@@ -373,32 +373,30 @@ def test_an_image_in_a_conversation_is_seen_as_after_prepare_data(
     base = Base.find(str(dense_twin))
     talking = Conversation(base, Run(place / "run"), "", 4)
     asked: list[Any] = []
-    real = talking.chat.prompt
-    monkeypatch.setattr(talking.chat, "prompt", lambda *parts: asked.append(real(*parts)) or asked[-1])
+    real = talking.renderer.prompt
+    monkeypatch.setattr(talking.renderer, "prompt", lambda *parts: asked.append(real(*parts)) or asked[-1])
     talking.show(path)
     assert "".join(talking.say("？")) is not None
-    trained = Chat(base)
+    trained = Renderer(base)
     prepared = trained.prompt(talking.turns[:1], [place / "data" / store.get(picture).name])
     assert asked[0].tokens.tolist() == prepared.tokens.tolist()
-    for seen, learned in zip(talking.chat.pixels(asked[0]), trained.pixels(prepared), strict=True):
+    for seen, learned in zip(talking.renderer.pixels(asked[0]), trained.pixels(prepared), strict=True):
         assert seen is not None and learned is not None and (seen == learned).all()
 
 
 def test_without_its_data_set_a_run_takes_images_as_large_as_they_are(place: Path, dense_twin: Path) -> None:
     from medtune.model.base import Base
-    from medtune.model.renderer import Chat
+    from medtune.model.renderer import Renderer
 
     drawn(320).save(place / "film.png")
-    chat = Chat(Base.find(str(dense_twin)), Run(place / "run").max_image_edge)  # its data set is not under this folder
-        Base.find(str(dense_twin)), Run(place / "run").max_image_edge
-    )  # whose data set is not under this folder
+    renderer = Renderer(Base.find(str(dense_twin)), Run(place / "run").max_image_edge)  # whose data set is not under it
     _edit(place / "run/training.json", "dataset", {"path": str(place / "data")})
-    bounded = Chat(chat.base, Run(place / "run").max_image_edge)
-    assert chat.image_tokens(place / "film.png") > bounded.image_tokens(place / "film.png")
+    bounded = Renderer(renderer.base, Run(place / "run").max_image_edge)
+    assert renderer.image_tokens(place / "film.png") > bounded.image_tokens(place / "film.png")
     receipt = files.read_json(place / "run/training.json")
     del receipt["results"]["dataset"]  # as of an adapter that was imported
     files.write_json(place / "run/training.json", receipt)
-    assert Chat(chat.base, Run(place / "run").max_image_edge).max_edge == chat.max_edge
+    assert Renderer(renderer.base, Run(place / "run").max_image_edge).max_edge == renderer.max_edge
 
 
 def test_a_broken_image_is_one_line(place: Path, capsys: Any) -> None:

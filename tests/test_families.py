@@ -26,7 +26,7 @@ from medtune.model import adapters, families
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.generation import generate
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.model.tensors import Weights
 from medtune.planner.model import GPU, Model
 from medtune.receipt import Receipt
@@ -297,15 +297,17 @@ def test_a_text_model_answers_many_as_it_answers_each_and_as_mlx_lm_does(tmp_pat
     from mlx_lm.generate import generate_step
 
     base = Base.find(str(write_family(tmp_path / "model", "qwen3")))
-    model, chat = base.load(), Chat(base)
+    model, renderer = base.load(), Renderer(base)
     prompts = [
-        chat.prompt([Message(role="user", content=text)]) for text in ("发烧", "我头痛怎么办？", "我头痛咋办啊？")
+        renderer.prompt([Message(role="user", content=text)]) for text in ("发烧", "我头痛怎么办？", "我头痛咋办啊？")
     ]
     together = {
-        answer.index: answer for batch in generate(model, chat, prompts, max_tokens=8, batch_size=3) for answer in batch
+        answer.index: answer
+        for batch in generate(model, renderer, prompts, max_tokens=8, batch_size=3)
+        for answer in batch
     }
     theirs, _ = mlx_lm.load(str(base.path))
     for index, prompt in enumerate(prompts):
         said = [int(token) for token, _ in generate_step(mx.array(prompt.tokens), theirs, max_tokens=8)]
-        assert together[index].text == chat.detokenize(said).strip()
+        assert together[index].text == renderer.detokenize(said).strip()
     assert len({answer.text for answer in together.values()}) == 3, "else equality would say little"

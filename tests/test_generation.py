@@ -14,7 +14,7 @@ from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.base import Base
 from medtune.model.generation import Answer, decode, generate, stream
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.records import Message
 from medtune.schemas import Lora
 
@@ -27,7 +27,7 @@ TEXTS = (
 )
 
 
-class StopAt(Chat):
+class StopAt(Renderer):
     """A chat whose answers also end at the given tokens, so that rows of a batch end at different steps."""
 
     extra: tuple[int, ...] = ()
@@ -46,43 +46,45 @@ def loaded(request: pytest.FixtureRequest, dense_twin: Path, moe_twin: Path) -> 
 @pytest.fixture
 def prompts(loaded: tuple[Any, StopAt], tmp_path: Path) -> list[Example]:
     """Five text prompts of different lengths, then three with one or two images of different sizes."""
-    chat = loaded[1]
+    renderer = loaded[1]
     images = []
     for number, size in enumerate(((96, 64), (128, 128), (64, 160))):
         image = Image.new("RGB", size, (40 * number, 90, 200))
         ImageDraw.Draw(image).ellipse((8, 8, 50, 50), fill=(255, 60 * number, 0))
         images.append(tmp_path / f"{number}.png")
         image.save(images[-1])
-    made = [chat.prompt([Message(role="user", content=text)]) for text in TEXTS]
+    made = [renderer.prompt([Message(role="user", content=text)]) for text in TEXTS]
     for chosen in (images[:1], images[1:2], images[1:]):
         content = "<image>" * len(chosen) + "这张图有什么问题？"
-        made.append(chat.prompt([Message(role="user", content=content)], chosen))
+        made.append(renderer.prompt([Message(role="user", content=content)], chosen))
     return made
 
 
-def answers(model: Any, chat: Chat, prompts: list[Example], size: int, most: int = 12) -> list[Answer]:
-    found = [answer for batch in generate(model, chat, prompts, max_tokens=most, batch_size=size) for answer in batch]
+def answers(model: Any, renderer: Renderer, prompts: list[Example], size: int, most: int = 12) -> list[Answer]:
+    found = [
+        answer for batch in generate(model, renderer, prompts, max_tokens=most, batch_size=size) for answer in batch
+    ]
     return sorted(found, key=lambda answer: answer.index)
 
 
-def alone(model: Any, chat: Chat, prompt: Example, most: int = 12) -> list[int]:
-    return [step[0] for step in decode(model, chat, [prompt], most)]
+def alone(model: Any, renderer: Renderer, prompt: Example, most: int = 12) -> list[int]:
+    return [step[0] for step in decode(model, renderer, [prompt], most)]
 
 
 def test_a_batch_of_texts_and_images_says_what_each_prompt_alone_would_get(
     loaded: tuple[Any, StopAt], prompts: list[Example]
 ) -> None:
-    model, chat = loaded
-    one_by_one = answers(model, chat, prompts, size=1)
-    assert answers(model, chat, prompts, size=len(prompts)) == one_by_one
-    assert answers(model, chat, prompts, size=3) == one_by_one
+    model, renderer = loaded
+    one_by_one = answers(model, renderer, prompts, size=1)
+    assert answers(model, renderer, prompts, size=len(prompts)) == one_by_one
+    assert answers(model, renderer, prompts, size=3) == one_by_one
     assert len({answer.text for answer in one_by_one}) > 4  # else equality would say little
 
 
 def test_rows_that_end_early_leave_the_others_as_they_were(loaded: tuple[Any, StopAt], prompts: list[Example]) -> None:
-    model, chat = loaded
-    free = {row: alone(model, chat, prompt) for row, prompt in enumerate(prompts)}
-    stopping = StopAt(chat.base)
+    model, renderer = loaded
+    free = {row: alone(model, renderer, prompt) for row, prompt in enumerate(prompts)}
+    stopping = StopAt(renderer.base)
     stopping.extra = (free[0][2], free[5][5])
     ended = answers(model, stopping, prompts, size=len(prompts))
     for answer in ended:
@@ -90,7 +92,7 @@ def test_rows_that_end_early_leave_the_others_as_they_were(loaded: tuple[Any, St
         cut = next((step for step, token in enumerate(tokens) if token in stopping.extra), len(tokens))
         assert answer.tokens == cut
         assert answer.finish == ("stop" if cut < len(tokens) else "length")
-        assert answer.text == chat.detokenize(tokens[:cut]).strip()
+        assert answer.text == renderer.detokenize(tokens[:cut]).strip()
     assert len({answer.tokens for answer in ended}) > 1
 
 
@@ -99,9 +101,9 @@ def test_the_tokens_are_those_of_mlx_vlms_own_greedy_decoding(
 ) -> None:
     from mlx_vlm.generate import generate_step
 
-    model, chat = loaded
+    model, renderer = loaded
     for prompt in (prompts[0], prompts[2], prompts[6], prompts[7]):
-        pixels, grid = chat.pixels(prompt)
+        pixels, grid = renderer.pixels(prompt)
         steps = generate_step(
             mx.array(prompt.tokens)[None],
             model,
@@ -111,16 +113,16 @@ def test_the_tokens_are_those_of_mlx_vlms_own_greedy_decoding(
             temperature=0.0,
             **({} if grid is None else {"image_grid_thw": mx.array(grid)}),
         )
-        assert [int(token) for token, _ in steps] == alone(model, chat, prompt, 8)
+        assert [int(token) for token, _ in steps] == alone(model, renderer, prompt, 8)
 
 
 def test_an_answer_depends_on_the_image(loaded: tuple[Any, StopAt], tmp_path: Path) -> None:
-    model, chat = loaded
+    model, renderer = loaded
     made = []
     for name, color in (("black", 0), ("white", 255)):
         Image.new("L", (96, 96), color).save(tmp_path / f"{name}.png")
         content = [Message(role="user", content="<image>这是什么？")]
-        made.append(alone(model, chat, chat.prompt(content, [tmp_path / f"{name}.png"])))
+        made.append(alone(model, renderer, renderer.prompt(content, [tmp_path / f"{name}.png"])))
     assert made[0] != made[1]
 
 
@@ -137,9 +139,9 @@ def test_an_image_that_broke_after_it_was_counted_is_one_line_that_says_how_to_m
 
 
 def test_a_streamed_answer_is_the_same_text_in_pieces(loaded: tuple[Any, StopAt], prompts: list[Example]) -> None:
-    model, chat = loaded
-    pieces = list(stream(model, chat, prompts[0], max_tokens=12))
-    assert "".join(pieces).strip() == answers(model, chat, prompts[:1], size=1)[0].text
+    model, renderer = loaded
+    pieces = list(stream(model, renderer, prompts[0], max_tokens=12))
+    assert "".join(pieces).strip() == answers(model, renderer, prompts[:1], size=1)[0].text
     assert len(pieces) > 1
 
 
@@ -148,7 +150,7 @@ def test_a_token_beyond_the_tokenizer_is_never_chosen(
 ) -> None:
     from medtune.model.architecture import Architecture
 
-    model, chat = loaded
+    model, renderer = loaded
     logits: Callable[..., mx.array] = Architecture.logits
 
     def padded(self: Architecture, h: mx.array) -> mx.array:
@@ -156,20 +158,20 @@ def test_a_token_beyond_the_tokenizer_is_never_chosen(
         return mx.concatenate([rows, mx.full((*rows.shape[:-1], 7), 1e4)], axis=-1)  # a table larger than the words
 
     monkeypatch.setattr(Architecture, "logits", padded)
-    assert max(alone(model, chat, prompts[0], 6)) < len(chat.tokenizer)
+    assert max(alone(model, renderer, prompts[0], 6)) < len(renderer.tokenizer)
 
 
 def test_with_adapters_scaled_to_zero_the_base_model_answers(dense_twin: Path) -> None:
     base = Base.find(str(dense_twin))
-    chat, model = Chat(base), base.load()
-    prompt = chat.prompt([Message(role="user", content=TEXTS[0])])
-    before = alone(model, chat, prompt)
+    renderer, model = Renderer(base), base.load()
+    prompt = renderer.prompt([Message(role="user", content=TEXTS[0])])
+    before = alone(model, renderer, prompt)
     adapters.attach(model, Lora(rank=4, alpha=64, dropout=0.0, num_layers=2, keys=["q_proj", "v_proj", "o_proj"]))
     mx.random.seed(1)
     tuned = {name: mx.random.normal(value.shape) for name, value in adapters.tensors(model).items()}
     from mlx.utils import tree_unflatten
 
     model.update(tree_unflatten(list(tuned.items())))
-    assert alone(model, chat, prompt) != before
+    assert alone(model, renderer, prompt) != before
     with adapters.scaled(model, 0):
-        assert alone(model, chat, prompt) == before
+        assert alone(model, renderer, prompt) == before

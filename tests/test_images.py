@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medtune.data.imagestore import ImageStore, Picture, locate, state_hash
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected
 from medtune.images import ImageError, upright_rgb
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

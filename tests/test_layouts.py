@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from medtune.data import layouts
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected
 from medtune.errors import UserError
 
 QUESTION, ANSWER = "血压140/90正常吗？", "达到1级高血压的标准，请改天复查。"

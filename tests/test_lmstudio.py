@@ -114,7 +114,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
                 """Silence."""
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # seconds until it stops
         running.append(server)
         return Server(f"http://127.0.0.1:{server.server_port}", timeout=5)
 

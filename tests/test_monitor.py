@@ -20,7 +20,7 @@ from medtune import cli
 from medtune.metrics import History
 from medtune.monitor import plot, watch, web
 from medtune.monitor.screen import Screen, summary
-from medtune.monitor.status import observe, progress
+from medtune.monitor.status import observe, status_of
 from medtune.progress import duration
 from tests import fakerun
 from tools import monitor_training
@@ -94,25 +94,25 @@ def test_the_curve_of_a_dimension_skips_rows_in_which_it_did_not_occur() -> None
 )
 def test_the_state_follows_from_the_last_rows_and_the_clock(rows: list[dict], after: float, state: str) -> None:
     now = (rows[-1]["time"] if rows else fakerun.BEGIN) + after
-    assert progress("run", history(rows), now).state == state
+    assert status_of("run", history(rows), now).state == state
 
 
 def test_a_slow_run_is_not_called_stalled_within_its_own_rhythm() -> None:
     slow = [{**row, "time": fakerun.BEGIN + row["step"] * 10} for row in fakerun.metrics(until=50)]
     now = slow[-1]["time"]
-    assert progress("run", history(slow), now + 450).state == "running"
-    assert progress("run", history(slow), now + 550).state == "stalled"
+    assert status_of("run", history(slow), now + 450).state == "running"
+    assert status_of("run", history(slow), now + 550).state == "stalled"
 
 
 def test_the_remaining_time_counts_steps_and_validations() -> None:
     rows = fakerun.metrics(200, until=100)  # 1 it/s, a validation of half a second per 50 steps
-    now = progress("run", history(rows), rows[-1]["time"])
+    now = status_of("run", history(rows), rows[-1]["time"])
     assert now.eta == pytest.approx(100 + 2 * 0.5)
 
 
 def test_a_pause_before_a_resume_is_no_time_spent() -> None:
     rows = [*fakerun.metrics(until=50), fakerun.event("resume", 50, fakerun.BEGIN + 9000)]
-    assert progress("run", history(rows), fakerun.BEGIN + 9010).elapsed == pytest.approx(52 + 10)
+    assert status_of("run", history(rows), fakerun.BEGIN + 9010).elapsed == pytest.approx(52 + 10)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (487, "8:07"), (8109, "2:15:09"), (59.6, "1:00")])
@@ -123,12 +123,12 @@ def test_durations(seconds: float, text: str) -> None:
 def test_rows_without_a_time_are_shown_and_count_as_written_with_the_row_before() -> None:
     rows = fakerun.metrics(until=50)
     now = rows[-1]["time"] + 3
-    whole = progress("run", history(rows), now)
+    whole = status_of("run", history(rows), now)
     del rows[3]["time"]
     rows[0]["time"] = "noon"
-    some = progress("run", history(rows), now)
+    some = status_of("run", history(rows), now)
     assert (some.state, some.silent, some.eta) == (whole.state, whole.silent, whole.eta)
-    none = progress("run", history([{**row, "time": None} for row in rows]), now)
+    none = status_of("run", history([{**row, "time": None} for row in rows]), now)
     assert none.state == "running"
     for moment in (some, none):
         assert "loss" in shown(Screen(moment)) and summary(moment) and json.dumps(web.snapshot(moment))
@@ -159,21 +159,21 @@ def test_the_screen_fits_any_width_in_both_languages(width: int, lang: str, monk
 
     monkeypatch.setenv("MEDTUNE_LANG", lang)
     rows = fakerun.metrics(until=140)
-    text = shown(Screen(progress("adapters_v2", history(rows), rows[-1]["time"] + 3)), width)
+    text = shown(Screen(status_of("adapters_v2", history(rows), rows[-1]["time"] + 3)), width)
     assert max(map(cell_len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize("height", [20, 23, 30, 33, 34, 50])
 def test_the_screen_is_no_higher_than_the_terminal(height: int) -> None:
     rows = fakerun.metrics(until=140)
-    text = shown(Screen(progress("adapters_v2", history(rows), rows[-1]["time"] + 3), height))
+    text = shown(Screen(status_of("adapters_v2", history(rows), rows[-1]["time"] + 3), height))
     assert len(text.splitlines()) <= height
     assert "1.00 it/s" in text and "140/200" in text
 
 
 def test_the_screen_shows_what_the_last_rows_say() -> None:
     rows = fakerun.metrics(until=140)
-    text = shown(Screen(progress("adapters_v2", history(rows), rows[-1]["time"] + 3)))
+    text = shown(Screen(status_of("adapters_v2", history(rows), rows[-1]["time"] + 3)))
     for fact in (
         "140/200",
         "70%",
@@ -251,7 +251,7 @@ def page(tmp_path: Path) -> Iterator[str]:
     shift = time.time() - rows[-1]["time"]
     fakerun.write_metrics(tmp_path / "adapters_v2", [{**row, "time": row["time"] + shift} for row in rows])
     with web.server(tmp_path / "adapters_v2", port=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # seconds until it stops
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

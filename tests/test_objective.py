@@ -19,19 +19,19 @@ LOGITS = mx.array([[1.0, 0.0, -1.0]])
 GOAL = Objective.model_validate(SETTINGS["objective"])
 
 
-def rows(weights: list[float], *, term: float = 0.0, reference: float = 0.0) -> Rows:
+def rows(token_weights: list[float], *, preference_weight: float = 0.0, reference: float = 0.0) -> Rows:
     """One sequence of len(weights) rows; with a term its rows are compared instead of weighed."""
-    count = len(weights)
+    count = len(token_weights)
     zeros = mx.zeros((count,), mx.int32)
     return Rows(
         at=zeros,
         targets=zeros,
-        weights=mx.array(weights) * (term == 0),
+        token_weights=mx.array(token_weights) * (preference_weight == 0),
         sequence=zeros,
         dim=zeros,
-        compared=mx.full((count,), float(term > 0)),
-        term=mx.array([term]),
-        desirable=mx.array([float(term == 0)]),
+        compared=mx.full((count,), float(preference_weight > 0)),
+        preference_weight=mx.array([preference_weight]),
+        desirable=mx.array([float(preference_weight == 0)]),
         partner=mx.array([0]),
         reference=mx.array([reference]),
     )
@@ -87,24 +87,24 @@ def test_dpo_and_orpo_have_their_hand_computed_values():
 
 def test_a_preference_gradient_never_exceeds_a_quarter_of_beta():
     for rho in (-80.0, -3.0, 0.0, 5.0, 80.0):
-        for term in (
+        for preference_weight in (
             lambda r: objective.apo_zero(r, 0.1),
             lambda r: objective.kto(r, mx.array(0.0), mx.array(0.3), 0.1),
         ):
-            assert abs(mx.grad(term)(mx.array(rho)).item()) <= 0.1 / 4 + 1e-9
+            assert abs(mx.grad(preference_weight)(mx.array(rho)).item()) <= 0.1 / 4 + 1e-9
 
 
 def test_at_the_start_the_preference_term_is_one_half_of_its_weight():
-    assert loss_of(mx.array([-2.0, -3.0]), rows([1.0, 1.0], term=3.0, reference=-5.0)).item() == pytest.approx(
-        0.2 * 3.0 * 0.5
-    )
+    assert loss_of(
+        mx.array([-2.0, -3.0]), rows([1.0, 1.0], preference_weight=3.0, reference=-5.0)
+    ).item() == pytest.approx(0.2 * 3.0 * 0.5)
 
 
 def test_a_reference_that_is_the_policy_itself_is_caught():
     """The bug of another trainer: its loss stayed at one constant while wrong answers were pushed down unboundedly."""
 
     def loss(logp: mx.array, reference: mx.array) -> float:
-        return loss_of(logp, rows([1.0], term=1.0)._replace(reference=reference)).item()
+        return loss_of(logp, rows([1.0], preference_weight=1.0)._replace(reference=reference)).item()
 
     moved = mx.array([-9.0])
     honest, broken = loss(moved, mx.array([-2.0])), loss(moved, mx.stop_gradient(moved))
@@ -112,10 +112,10 @@ def test_a_reference_that_is_the_policy_itself_is_caught():
 
 
 def test_the_loss_is_linear_in_the_weights_and_additive_over_micro_batches():
-    logp, weights = mx.array([-1.0, -2.0, -0.5]), [1.0, 2.0, -1.0]
-    whole = loss_of(logp, rows(weights), 3.0).item()
-    assert loss_of(logp, rows([2 * w for w in weights]), 3.0).item() == pytest.approx(2 * whole)
-    parts = [loss_of(logp[i : i + 1], rows([w]), 3.0).item() for i, w in enumerate(weights)]
+    logp, token_weights = mx.array([-1.0, -2.0, -0.5]), [1.0, 2.0, -1.0]
+    whole = loss_of(logp, rows(token_weights), 3.0).item()
+    assert loss_of(logp, rows([2 * w for w in token_weights]), 3.0).item() == pytest.approx(2 * whole)
+    parts = [loss_of(logp[i : i + 1], rows([w]), 3.0).item() for i, w in enumerate(token_weights)]
     assert sum(parts) == pytest.approx(whole)
 
 

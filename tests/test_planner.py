@@ -20,7 +20,7 @@ from medtune.metrics import settings_hash
 from medtune.model import published
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.planner import Load, Machine, Measured, screen
 from medtune.planner.memory import trunk_phase
 from medtune.planner.model import CPU, GPU, Model
@@ -211,8 +211,8 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     data = Dataset.open(write_dataset(tmp_path, folder))
     train = config.load(TrainConfig, settings_file(tmp_path / "train.yaml", folder), ["trunk_cache=on"])
     base = Base.find(str(folder))
-    chat = Chat(base)
-    found = material.gather(data, chat, train)
+    renderer = Renderer(base)
+    found = material.gather(data, renderer, train)
     examples = found.examples(found.share([], ALONE))
     store = job.open_store(cli.CACHE, base, Architecture.of(base.load()), 4)
     plan = planner.plan(base.config, train, Load.of(data.manifest.results), CPU, Machine.here())
@@ -221,7 +221,7 @@ def test_the_peak_of_the_trunk_pass_is_foreseen_within_15_percent(
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    job.fill_store(store, base, chat, 4, group, examples)
+    job.fill_store(store, base, renderer, 4, group, examples)
     measured = mx.get_peak_memory() - before
     print(f"foreseen {foreseen / 1e6:.1f} MB, measured {measured / 1e6:.1f} MB: {foreseen / measured - 1:+.1%}")
     assert abs(foreseen / measured - 1) < 0.15

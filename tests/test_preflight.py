@@ -16,7 +16,7 @@ from medtune.errors import UserError
 from medtune.model import adapters
 from medtune.model.architecture import Activations, Architecture
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.schemas import TrainConfig
 from medtune.training import preflight
 from medtune.training.dataloader import DataLoader
@@ -32,10 +32,10 @@ class Bench:
 
     def __init__(self, model: Path, folder: Path) -> None:
         base = Base.find(str(model))
-        self.chat, dataset = Chat(base), Dataset.open(write_dataset(folder, model))
+        self.renderer, dataset = Renderer(base), Dataset.open(write_dataset(folder, model))
         records = [record for record in dataset.split("train") if record.label == 1]
-        examples = [self.chat.encode(record, dataset.root) for record in records]
-        self.lessons = [Lesson(example, example.weights) for example in examples]
+        examples = [self.renderer.encode(record, dataset.root) for record in records]
+        self.lessons = [Lesson(example, example.token_weights) for example in examples]
         self.probes = preflight.probes(self.lessons, folder / "probes")
         config = TrainConfig.model_validate({"base_model": "x", **SETTINGS})
         self.architecture = Architecture.of(base.load())
@@ -43,13 +43,13 @@ class Bench:
         self.step = Step(self.architecture, 2, config, compiled=False, checkpoint=False)
 
     def check(self, trunk: Any = None) -> list[str]:
-        trunk = trunk or Trunk(self.architecture, self.chat, 2)
+        trunk = trunk or Trunk(self.architecture, self.renderer, 2)
         return preflight.check(
             self.step,
             DataLoader(self.probes, trunk),
             DataLoader(self.lessons, trunk),
             range(len(self.lessons)),
-            self.chat,
+            self.renderer,
         )
 
 
@@ -62,7 +62,7 @@ class Changed(Trunk):
     """A trunk with something wrong."""
 
     def __init__(self, bench: Bench, change: Any) -> None:
-        super().__init__(bench.architecture, bench.chat, 2)
+        super().__init__(bench.architecture, bench.renderer, 2)
         self.change = change
 
     def __call__(self, examples: Any) -> Activations:
@@ -102,9 +102,9 @@ def test_a_model_that_does_not_look_at_its_images_is_caught(bench: Bench):
 
 def test_an_answer_whose_end_is_not_learned_is_caught(bench: Bench):
     lesson = bench.lessons[0]
-    weights = lesson.weights.copy()
-    weights[weights.nonzero()[0][-1]] = 0  # the end token
-    bench.lessons[0] = replace(lesson, weights=weights)
+    token_weights = lesson.token_weights.copy()
+    token_weights[token_weights.nonzero()[0][-1]] = 0  # the end token
+    bench.lessons[0] = replace(lesson, token_weights=token_weights)
     with pytest.raises(UserError, match=f"1 answers end with a token that does not stop .*{lesson.example.id}"):
         bench.check()
 
@@ -117,10 +117,10 @@ def test_adapters_that_cannot_learn_are_caught(bench: Bench):
 def test_the_preview_colours_what_is_learned_and_stays_out_of_logs(
     bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    preflight.preview(bench.lessons, bench.chat)
+    preflight.preview(bench.lessons, bench.renderer)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    text = preflight._coloured(bench.lessons[0], bench.chat)
+    text = preflight._coloured(bench.lessons[0], bench.renderer)
     learned = "".join(text.plain[span.start : span.end] for span in text.spans if span.style == "green")
     assert learned.endswith("<|im_end|>") and "属于1级高血压" in learned and "血压要紧吗" not in learned
 

@@ -15,12 +15,11 @@ from PIL import Image
 
 from medtune import cli
 from medtune.data import encodings
-from medtune.data.rejections import rejections
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected, rejections
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.records import SPLITS, Record
 from tools import prepare_data
 
@@ -212,9 +211,9 @@ def test_the_manifest_counts_what_the_trainer_will_see(bench: Bench, demo_model:
     bench.write("a.jsonl", rows)
     assert bench.run() == 0
     dataset = Dataset.open(bench.out)
-    results, chat = dataset.manifest.results, Chat(Base.find(str(demo_model)))
+    results, renderer = dataset.manifest.results, Renderer(Base.find(str(demo_model)))
     for name in SPLITS:
-        examples = [chat.encode(record, dataset.root) for record in dataset.split(name)]
+        examples = [renderer.encode(record, dataset.root) for record in dataset.split(name)]
         part = results["splits"][name]
         assert part["records"] == len(examples) == sum(results["histogram"][name])
         assert part["tokens"] == sum(len(example.tokens) for example in examples)

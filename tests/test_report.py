@@ -121,7 +121,7 @@ def test_the_python_it_prints_runs_as_it_stands(
     from medtune.schemas import Lora
 
     run = fakerun.write_run(tmp_path, "manifest", "training")
-    model = base.find(str(dense_twin)).load()
+    model = base.Base.find(str(dense_twin)).load()
     lora = Lora(rank=2, alpha=4, dropout=0.0, num_layers=1, keys=["q_proj"])
     config = adapters.attach(model, lora).to_json()
     (run / CONFIG).write_text(json.dumps(config), encoding="utf-8")

@@ -66,6 +66,7 @@ def test_sampled_signs_never_give_a_p_of_zero_and_depend_on_the_seed_alone() -> 
     assert sign_flip(values, seed=1) == sign_flip(values, seed=1) != sign_flip(values, seed=2)
 
 
+@pytest.mark.model("compares 3,000 items, which takes seconds")
 def test_thousands_of_items_are_compared_in_seconds_and_bounded_memory() -> None:
     rng = np.random.default_rng(0)
     pairs = [Pair(float(a), float(b), f"c{i // 2}") for i, (a, b) in enumerate(rng.random((3000, 2)))]

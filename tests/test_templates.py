@@ -37,7 +37,7 @@ process.stdout.write(JSON.stringify(cases.map(c =>
 def plain() -> str:
     from medtune.demo.random_model import DEMO_MODEL
 
-    return base.find(str(DEMO_MODEL)).chat_template
+    return base.Base.find(str(DEMO_MODEL)).chat_template
 
 
 @pytest.mark.parametrize("prompt", ["你是一位医生。", AWKWARD])

@@ -11,7 +11,7 @@ import pytest
 
 from medtune import files
 from medtune.errors import UserError
-from medtune.model.tensors import INDEX, Entry, Shard, Weights, index_of, write_shard
+from medtune.model.tensors import INDEX, HeaderEntry, Shard, Weights, index_of, write_shard
 
 
 def _write(path: Path, **arrays: mx.array) -> Path:
@@ -22,7 +22,7 @@ def _write(path: Path, **arrays: mx.array) -> Path:
 def test_a_shard_written_from_bytes_is_what_mlx_reads(tmp_path: Path) -> None:
     a = mx.random.normal((3, 8)).astype(mx.bfloat16)
     source = Shard.open(_write(tmp_path / "model.safetensors", a=a, b=mx.arange(5)))
-    entries = [Entry(t.name, t.dtype, t.shape) for t in source.tensors]
+    entries = [HeaderEntry(t.name, t.dtype, t.shape) for t in source.tensors]
     write_shard(tmp_path / "copy.safetensors", entries, (c for t in source.tensors for c in t.chunks()))
     copy = mx.load(str(tmp_path / "copy.safetensors"))
     assert mx.array_equal(copy["a"], a) and copy["a"].dtype == mx.bfloat16
@@ -52,7 +52,7 @@ def test_a_file_cut_short_is_named(tmp_path: Path, cut: int) -> None:
 
 def test_bytes_that_are_not_as_many_as_announced_are_a_bug(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="12 bytes for 16"):
-        write_shard(tmp_path / "x.safetensors", [Entry("a", "F32", (4,))], [b"0" * 12])
+        write_shard(tmp_path / "x.safetensors", [HeaderEntry("a", "F32", (4,))], [b"0" * 12])
 
 
 def test_a_stale_index_is_only_a_hint(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from medtune import cli, files
 from medtune.model.base import Base
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.receipt import Receipt
 from medtune.run import WEIGHTS
 from medtune.training import cluster, job
@@ -74,7 +74,7 @@ def test_the_adapters_load_in_both_libraries_with_the_trainers_logits(dataset: P
     config, run = settings_file(tmp_path / "train.yaml", dense_twin), tmp_path / "run"
     assert train(dataset, config, run) == 0
     base = Base.find(str(dense_twin))
-    example = Chat(base).encode(job.Dataset.open(dataset).split("test")[0], dataset)
+    example = Renderer(base).encode(job.Dataset.open(dataset).split("test")[0], dataset)
     tokens = mx.array(example.tokens)[None]
     from medtune.model import adapters
 

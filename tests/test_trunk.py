@@ -19,7 +19,7 @@ from medtune.errors import UserError
 from medtune.model import adapters, padding
 from medtune.model.architecture import Activations, Architecture
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.schemas import TrainConfig
 from medtune.training import job
 from medtune.training.activations import Store
@@ -48,12 +48,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "CACHE", tmp_path / "trunk")
 
 
-def items(base: Base, folder: Path) -> tuple[Chat, list[Lesson]]:
+def items(base: Base, folder: Path) -> tuple[Renderer, list[Lesson]]:
     """Right answers as plain lessons."""
-    chat, dataset = Chat(base), Dataset.open(write_dataset(folder, base.path))
+    renderer, dataset = Renderer(base), Dataset.open(write_dataset(folder, base.path))
     records = [record for record in dataset.split("train") if record.label == 1]
-    examples = [chat.encode(record, dataset.root) for record in records]
-    return chat, [Lesson(example, example.weights) for example in examples]
+    examples = [renderer.encode(record, dataset.root) for record in records]
+    return renderer, [Lesson(example, example.token_weights) for example in examples]
 
 
 def config(**changes: object) -> TrainConfig:
@@ -89,17 +89,17 @@ def assert_same(a: tuple[float, dict[str, mx.array]], b: tuple[float, dict[str, 
 
 def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base: Base, tmp_path: Path):
     settings = config()
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     architecture, step = fresh(base, settings)
-    loader = DataLoader(weighted, Trunk(architecture, chat, step.first))
+    loader = DataLoader(weighted, Trunk(architecture, renderer, step.first))
     chosen = [*[i for i, item in enumerate(weighted) if item.example.images][:2], 0, 1]
     ours = gradients(step, loader, chosen)
     examples = [weighted[i].example for i in chosen]
-    pixels = [chat.pixels(example) for example in examples if example.images]
+    pixels = [renderer.pixels(example) for example in examples if example.images]
     tokens = padding.token_matrix([example.tokens for example in examples])
     supervised = np.zeros_like(tokens)
     for row, example in enumerate(examples):
-        supervised[row, : len(example.weights)] = example.weights > 0
+        supervised[row, : len(example.token_weights)] = example.token_weights > 0
     batch = {
         "input_ids": mx.array(tokens),
         "attention_mask": mx.ones_like(mx.array(tokens)),
@@ -120,11 +120,11 @@ def test_with_all_weights_one_loss_and_every_gradient_are_those_of_mlx_vlm(base:
 @pytest.mark.parametrize("layers", [1, 2, -1])
 def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_path: Path, layers: int):
     settings = config(lora=SETTINGS["lora"] | {"num_layers": layers})
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     architecture, step = fresh(base, settings)
-    live = DataLoader(weighted, Trunk(architecture, chat, step.first))
+    live = DataLoader(weighted, Trunk(architecture, renderer, step.first))
     store = job.open_store(cli.CACHE, base, architecture, step.first)
-    job.fill_store(store, base, chat, step.first, 99, [item.example for item in weighted])
+    job.fill_store(store, base, renderer, step.first, 99, [item.example for item in weighted])
     cached = DataLoader(weighted, store)
     images = [i for i, item in enumerate(weighted) if item.example.images][:3]
     for chosen in ([0, 1, 2], images, [3, images[0]]):
@@ -132,36 +132,36 @@ def test_losses_and_gradients_with_and_without_the_cache_agree(base: Base, tmp_p
 
 
 def test_layers_streamed_a_few_at_a_time_store_the_same_activations(base: Base, tmp_path: Path):
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     examples = [item.example for item in weighted]
     stored = []
     for group in (3, 1):
         architecture = Architecture.of(base.load())
         form = job.open_store(cli.CACHE, base, architecture, 3).form
         store = Store(tmp_path / f"group{group}", form)
-        store.fill(Trunk(architecture, chat, 3), examples, group, lambda tokens: None)
+        store.fill(Trunk(architecture, renderer, 3), examples, group, lambda tokens: None)
         stored.append(store.batch([example.key for example in examples], 160).h)
     assert np.abs(stored[0] - stored[1]).max() <= 1e-4 * np.abs(stored[0]).max()
 
 
 def test_checkpointed_layers_give_the_same_gradients(base: Base, tmp_path: Path):
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     results = []
     for mode in ("off", "on"):
         architecture, step = fresh(base, config(grad_checkpoint=mode))
-        results.append(gradients(step, DataLoader(weighted, Trunk(architecture, chat, step.first)), [0, 1, 2]))
+        results.append(gradients(step, DataLoader(weighted, Trunk(architecture, renderer, step.first)), [0, 1, 2]))
     assert_same(results[0], results[1], 1e-5)
 
 
 def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path: Path):
     """As on a GPU: several shapes, text and images, dropout drawn inside, weights that change between calls."""
     settings = config(lora=SETTINGS["lora"] | {"dropout": 0.1})
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     images = [i for i, item in enumerate(weighted) if item.example.images][:2]
     results = []
     for compiled in (False, True):
         architecture, step = fresh(base, settings, compiled)
-        loader = DataLoader(weighted, Trunk(architecture, chat, step.first))
+        loader = DataLoader(weighted, Trunk(architecture, renderer, step.first))
         mx.random.seed(3)
         losses = []
         for number, batch in enumerate(loader.stream([[0, 1], images, [2, 3], [0, 1]]), 1):
@@ -174,12 +174,12 @@ def test_a_compiled_step_learns_what_one_that_is_not_learns(base: Base, tmp_path
 
 
 def test_a_later_token_does_not_move_an_earlier_activation(base: Base, tmp_path: Path):
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     architecture = Architecture.of(base.load())
     example = weighted[0].example
     changed = example.tokens.copy()
     changed[-3] = changed[0]
-    trunk = Trunk(architecture, chat, 4)
+    trunk = Trunk(architecture, renderer, 4)
     a = trunk([example])
     b = trunk([replace(example, tokens=changed)])
     cut = len(changed) - 3
@@ -191,13 +191,13 @@ def test_only_examples_that_are_new_are_run_and_another_model_has_another_store(
     dense_twin: Path, moe_twin: Path, tmp_path: Path
 ):
     base = Base.find(str(dense_twin))
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     architecture = Architecture.of(base.load())
     store = job.open_store(cli.CACHE, base, architecture, 2)
     examples = [item.example for item in weighted]
-    job.fill_store(store, base, chat, 2, 99, examples[:5])
+    job.fill_store(store, base, renderer, 2, 99, examples[:5])
     assert len(store.missing(examples)) == len(examples) - 5
-    job.fill_store(store, base, chat, 2, 99, examples)
+    job.fill_store(store, base, renderer, 2, 99, examples)
     again = job.open_store(cli.CACHE, base, architecture, 2)
     assert again.missing(examples) == []
     other = Base.find(str(moe_twin))
@@ -213,7 +213,7 @@ def test_another_image_under_the_same_name_is_another_example(dense_twin: Path, 
         Image.new("RGB", (64, 64), colour).save(tmp_path / "same.png")
         dataset = Dataset.open(prepared(tmp_path, dense_twin, tmp_path / "dataset"))
         (record,) = dataset.split("train")
-        return Chat(Base.find(str(dense_twin))).encode(record, dataset.root)
+        return Renderer(Base.find(str(dense_twin))).encode(record, dataset.root)
 
     turns = [{"role": "user", "content": "<image>这是什么?"}, {"role": "assistant", "content": "一张片子"}]
     files.write_jsonl(tmp_path / "records.jsonl", [json.dumps({"messages": turns, "images": ["same.png"]})])
@@ -242,18 +242,18 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
     dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     base = Base.find(str(dense_twin))
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
     store = job.open_store(cli.CACHE, base, Architecture.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
-        job.fill_store(store, base, chat, 2, 99, [item.example for item in weighted])
+        job.fill_store(store, base, renderer, 2, 99, [item.example for item in weighted])
     assert not store.folder.exists() or not list(store.folder.iterdir())
 
 
 def test_padding_to_the_right_changes_nothing(base: Base, tmp_path: Path):
-    chat, weighted = items(base, tmp_path)
+    renderer, weighted = items(base, tmp_path)
     short, long = sorted((item.example for item in weighted), key=lambda e: len(e.tokens))[:: len(weighted) - 1]
-    trunk = Trunk(Architecture.of(base.load()), chat, 4)
+    trunk = Trunk(Architecture.of(base.load()), renderer, 4)
     alone: Activations = trunk([short])
     together = trunk([short, long])
     size = len(short.tokens)

@@ -15,7 +15,7 @@ from rich.console import Console
 from medtune import cli, files, receipt
 from medtune.bench import chart, contenders, figures, job, runner, scaling, screen
 from medtune.bench.job import Work
-from medtune.bench.model import Size
+from medtune.bench.model import ModelSize
 from medtune.bench.rows import Mix
 from medtune.i18n import tr
 from medtune.model import runtime
@@ -32,11 +32,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="times each contender runs, in turn (default: 3)")
     parser.add_argument("--epochs", type=int, default=Work.epochs, help="default: %(default)s")
     parser.add_argument("--rows", type=int, default=Mix.train, help="examples to train on (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=Size.layers, help="of the model (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=Size.hidden, help="width of the model (default: %(default)s)")
+    parser.add_argument("--layers", type=int, default=ModelSize.layers, help="of the model (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=ModelSize.hidden, help="its width (default: %(default)s)")
     args = parser.parse_args(argv)
     runtime.start()
-    size, mix, work = Size(args.layers, args.hidden), Mix(train=args.rows), Work(epochs=args.epochs)
+    size, mix, work = ModelSize(args.layers, args.hidden), Mix(train=args.rows), Work(epochs=args.epochs)
     if args.scaling:
         scale(args.out, size, mix, work)
         return
@@ -45,13 +45,13 @@ def main(argv: list[str] | None = None) -> None:
 
     if mx.cuda.is_available():
         real = Work(args.epochs, adapted=16, rank=128, alpha=256.0, learning_rate=5e-6)
-        compare(args.out / REAL, Size(published=REAL), mix, real, args)
+        compare(args.out / REAL, ModelSize(published=REAL), mix, real, args)
 
 
-def compare(out: Path, size: Size, mix: Mix, work: Work, args: argparse.Namespace) -> None:
+def compare(out: Path, size: ModelSize, mix: Mix, work: Work, args: argparse.Namespace) -> None:
     """Every contender in turn, so that what else the machine does meets all of them; then once more."""
     made = job.write(out / "job", size, mix, work)
-    runs: dict[str, list[figures.Run]] = {name: [] for name in contenders.ORDER if name in args.only}
+    runs: dict[str, list[figures.Watched]] = {name: [] for name in contenders.ORDER if name in args.only}
     for number in range(args.repeats):
         for name, rows in runs.items():
             rows.append(runner.measure(name, made.folder))
@@ -65,7 +65,7 @@ def compare(out: Path, size: Size, mix: Mix, work: Work, args: argparse.Namespac
     print(tr("written: {files}", files=f"{out}/bench.json, {out}/bench.png"))
 
 
-def scale(out: Path, size: Size, mix: Mix, work: Work) -> None:
+def scale(out: Path, size: ModelSize, mix: Mix, work: Work) -> None:
     """Our time along three axes."""
     found = scaling.series(out / "job", size, mix, work, print)
     Console().print(scaling.render(found))

@@ -134,8 +134,9 @@ def export(source: Path, out: Path) -> None:
 
 
 def _moved(flag: str, tool: str, target: str) -> None:
-    print(tr("{flag} is a tool of its own now: {tool}, or {target}", flag=flag, tool=tool, target=target),
-          file=sys.stderr)  # fmt: skip
+    print(
+        tr("{flag} is a tool of its own now: {tool}, or {target}", flag=flag, tool=tool, target=target), file=sys.stderr
+    )
 
 
 if __name__ == "__main__":

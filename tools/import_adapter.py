@@ -55,8 +55,15 @@ def main(argv: list[str] | None = None) -> None:
             "imported": {"layout": found.layout, "source": str(args.source)},
         }
         done.outputs = {name: files.sha256(args.out / name) for name in (WEIGHTS, CONFIG)}
-    print(tr("{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: make deploy",
-             run=args.out, n=len(config.keys), layout=found.layout, scale=config.scale))  # fmt: skip
+    print(
+        tr(
+            "{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: make deploy",
+            run=args.out,
+            n=len(config.keys),
+            layout=found.layout,
+            scale=config.scale,
+        )
+    )
 
 
 if __name__ == "__main__":

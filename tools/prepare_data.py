@@ -21,12 +21,11 @@ from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
-from medtune.dataset import MANIFEST
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.progress import progress
-from medtune.receipt import stage
+from medtune.receipt import MANIFEST, stage
 from medtune.records import SPLITS
 from medtune.schemas import DataConfig, Source
 
@@ -54,12 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
         runtime.start()
         results, first = prepare(config, base, found, args.out)
-        receipt.results = {
-            "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
-            "processor": {"hash": base.processor_hash},
-            "template_hash": base.template_hash,
-            **results,
-        }
+        receipt.results = manifest.encoded_with(base) | results
         receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}
         receipt.inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     screen.show(receipt.results, first, Console())
@@ -69,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 def prepare(
     config: DataConfig, base: Base, found: list[SourceFile], out: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the data set; returns its census and the place of each reason's first rejected row."""
+    """Write the data set; returns the figures of its manifest and the place of each reason's first rejected row."""
     size = sum(source.path.stat().st_size for source in found)
     store = ImageStore(out, config.max_image_edge)
     with TemporaryFile("w+", encoding="utf-8", dir=out) as spool, TemporaryFile(dir=out) as packed:
@@ -82,8 +76,8 @@ def prepare(
             preparation.read(found, bar)
         assigned = preparation.assigned()
         store.close(preparation.write(out, assigned))
-        encodings.write(out, base, packed, [entry.packed for entry in preparation.entries], assigned)
-    return manifest.census(preparation.entries, assigned, found, rejected), rejected.first
+        encodings.write(out, base, packed, [entry.packed_bytes for entry in preparation.entries], assigned)
+    return manifest.results(preparation.entries, assigned, found, rejected), rejected.first
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from medtune import config_errors
-from medtune.config_errors import Place
+from medtune.config_errors import KeyPath
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 
@@ -39,7 +39,7 @@ Schema = TypeVar("Schema", bound=Strict)
 def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Schema:
     """Read ``path`` as ``schema`` with ``key.sub=value`` overrides; all problems are raised at once."""
     values, lines = _read(path)
-    origins: dict[Place, str] = {place: tr("line {line}", line=line) for place, line in lines.items()}
+    origins: dict[KeyPath, str] = {place: tr("line {line}", line=line) for place, line in lines.items()}
     for override in overrides:
         place = _apply(values, override)
         origins = {key: origin for key, origin in origins.items() if key[: len(place)] != place}
@@ -51,7 +51,7 @@ def load(schema: type[Schema], path: Path, overrides: Iterable[str] = ()) -> Sch
         raise
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     """The file's values, and the line (1-based) on which each key or item stands."""
     node, values = _parsed(path)
     if not isinstance(values, dict):
@@ -86,7 +86,7 @@ def _parsed(path: Path) -> tuple[yaml.Node | None, Any]:
         raise UserError(tr("{path}: not YAML: {fault}", path=path, fault=error)) from None
 
 
-def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+def _lines(node: yaml.Node | None, place: KeyPath) -> Iterator[tuple[KeyPath, int]]:
     """Yield each key's and item's place and line, in the order of the file."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -100,8 +100,8 @@ def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
 
 def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
     """Yield (key, line, line again) where a mapping has a key twice: YAML would silently take the last."""
-    first: dict[Place, int] = {}
-    twice: set[Place] = set()
+    first: dict[KeyPath, int] = {}
+    twice: set[KeyPath] = set()
     for place, line in _lines(node, ()):
         if place not in first:
             first[place] = line
@@ -111,7 +111,7 @@ def _twice(node: yaml.Node | None) -> Iterator[tuple[str, int, int]]:
             yield ".".join(map(str, place)), first[place], line
 
 
-def _apply(values: dict[str, Any], override: str) -> Place:
+def _apply(values: dict[str, Any], override: str) -> KeyPath:
     """Set ``a.b=value`` in place, the value read as YAML, and return the place of what was replaced."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from medtune.i18n import Words, say, tr
 
-Place = tuple[str | int, ...]  # a key's place: ("lora", "rank")
+KeyPath = tuple[str | int, ...]  # a key's place: ("lora", "rank")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")  # also where it is text to YAML: 5e-6
 SENTENCES: dict[str, Words] = {  # by pydantic's name of the kind; {name} is filled from the error's context
     "bool_type": {"en": "must be true or false", "zh": "须为 true 或 false"},
@@ -43,7 +43,7 @@ SENTENCES: dict[str, Words] = {  # by pydantic's name of the kind; {name} is fil
 ABOUT_ITS_KEYS = ("missing", "invalid_key", "too_short", "union_tag_invalid", "union_tag_not_found")  # shown without it
 
 
-def problems(error: ValidationError, schema: type[BaseModel], origins: Mapping[Place, str]) -> list[str]:
+def problems(error: ValidationError, schema: type[BaseModel], origins: Mapping[KeyPath, str]) -> list[str]:
     """``origin: key: sentence`` for each of the error's items; ``origins`` says which line or override set a key."""
     rows = []
     for item in error.errors():
@@ -74,12 +74,12 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 class _Spot:
     """Where a problem is: the key's place in the file, the branch of a union it is in, the valid keys beside it."""
 
-    place: Place
+    place: KeyPath
     branch: str
     beside: list[str]
 
     @classmethod
-    def of(cls, schema: type[BaseModel], loc: Place) -> _Spot:
+    def of(cls, schema: type[BaseModel], loc: KeyPath) -> _Spot:
         """Follow pydantic's ``loc``, which also has the names of branches, and [key] where a key itself is wrong."""
         place: list[str | int] = []
         beside: list[str] = []

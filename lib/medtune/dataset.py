@@ -12,7 +12,8 @@ from medtune.images import intact
 from medtune.receipt import MANIFEST, Receipt
 from medtune.records import SPLITS, Record
 
-IMAGES, INDEX = "images", "images/.index.jsonl"
+IMAGES = "images"  # their folder
+INDEX = f"{IMAGES}/.index.jsonl"  # a header, then a row for each image file of the sources: data/imagestore.py
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,12 @@ def models_folder(override: str = "") -> Path | None:
     chosen = _settings(settings).get("downloadsFolder") if settings.exists() else None
     if not isinstance(chosen, (str, type(None))):
         raise UserError(
-            tr("{path}: downloadsFolder is no folder ({found!r}); choose the models folder in LM Studio again",
-               path=settings, found=chosen)
-        )  # fmt: skip
+            tr(
+                "{path}: downloadsFolder is no folder ({found!r}); choose the models folder in LM Studio again",
+                path=settings,
+                found=chosen,
+            )
+        )
     return Path(chosen).expanduser() if chosen else found / "models"
 
 

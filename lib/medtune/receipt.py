@@ -58,9 +58,12 @@ class Receipt:
             return cls(**files.read_json(path))
         except TypeError:
             raise UserError(
-                tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again",
-                   path=path, verb=VERBS.get(path.name, "all"))
-            ) from None  # fmt: skip
+                tr(
+                    "{path}: not a receipt of medtune; move it away and run `make {verb}` again",
+                    path=path,
+                    verb=VERBS.get(path.name, "all"),
+                )
+            ) from None
 
     @classmethod
     def found(cls, path: Path) -> Receipt | None:

@@ -74,7 +74,7 @@ class Record(BaseModel):
     spans: tuple[Span, ...] = ()
     checks: tuple[Check, ...] = ()  # what a good answer must satisfy; used by evaluation only
     cluster: str = ""  # patient, conversation or image: never in two splits
-    hash: str = ""  # sha256 over messages and image bytes
+    hash: str = ""  # sha256 over messages and the pixels of the images
 
     @property
     def answer(self) -> str:
@@ -87,7 +87,7 @@ class Record(BaseModel):
         return self.messages[:-1]
 
     def content_hash(self, image_hashes: list[str]) -> str:
-        """Sha256 over what the model sees: roles, texts and the bytes of the images."""
+        """Sha256 over what the model sees: roles, texts and the pixels of the images (``images.pixel_hash``)."""
         seen = [[m.role, m.content] for m in self.messages] + [image_hashes]
         return hashlib.sha256(json.dumps(seen, ensure_ascii=False).encode()).hexdigest()
 

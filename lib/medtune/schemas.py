@@ -133,9 +133,12 @@ class Lora(Strict):
         """
         if self.num_layers > depth:
             raise UserError(
-                tr("lora.num_layers: {count}, but the model has {depth} decoder layers; set it to at most {depth}",
-                   count=self.num_layers, depth=depth)
-            )  # fmt: skip
+                tr(
+                    "lora.num_layers: {count}, but the model has {depth} decoder layers; set it to at most {depth}",
+                    count=self.num_layers,
+                    depth=depth,
+                )
+            )
         named = {key: [name for name in modules if f".{name}".endswith(f".{key}")] for key in self.keys}
         there = ", ".join(sorted({name.partition(".layers.")[2].partition(".")[2] for name in modules}))
         raise_all(

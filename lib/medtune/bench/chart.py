@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medtune import files
-from medtune.bench.figures import Figures, Run
+from medtune.bench.figures import Figures, Watched
 from medtune.bench.scaling import Series
 
 GREY, BLUE, TEAL, GREEN, ORANGE, VIOLET = "#8a9296", "#1f6f8b", "#57a0b5", "#7fb069", "#d9822b", "#7a5195"
@@ -19,7 +19,7 @@ STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "
 DPI = 160
 
 
-def draw(path: Path, found: Mapping[str, Figures], runs: Mapping[str, Sequence[Run]]) -> None:
+def draw(path: Path, found: Mapping[str, Figures], runs: Mapping[str, Sequence[Watched]]) -> None:
     """Write the picture of a comparison as PNG."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(10, 6.4), layout="constrained")

@@ -12,7 +12,7 @@ from medtune.bench.job import Job
 
 WARM_UP = 0.1  # share of the steps that do not count as steady
 
-Run = dict[str, Any]  # what one watch wrote down
+Watched = dict[str, Any]  # what one watch wrote down
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Figures:
     repeats: int
 
     @classmethod
-    def of(cls, name: str, runs: Sequence[Run], tokens: Sequence[int], epochs: int) -> Figures:
+    def of(cls, name: str, runs: Sequence[Watched], tokens: Sequence[int], epochs: int) -> Figures:
         """Medians over ``runs`` of a contender; ``tokens`` of each of its steps."""
         rows = [_one(run, tokens, epochs) for run in runs]
         return cls(name, **{key: median(row[key] for row in rows) for key in rows[0]}, repeats=len(runs))
 
 
-def _one(run: Run, tokens: Sequence[int], epochs: int) -> dict[str, float]:
+def _one(run: Watched, tokens: Sequence[int], epochs: int) -> dict[str, float]:
     ends = run["ends"]
     first, last = max(1, int(len(ends) * WARM_UP)), len(ends) - 2  # mlx-lm validates within its last step
     seconds = ends[last] - ends[first]
@@ -100,7 +100,7 @@ def ratios(found: Mapping[str, Figures], losses: Mapping[str, Sequence[float]]) 
     return made
 
 
-def collect(job: Job, runs: Mapping[str, Sequence[Run]]) -> tuple[dict[str, Figures], list[Ratio]]:
+def collect(job: Job, runs: Mapping[str, Sequence[Watched]]) -> tuple[dict[str, Figures], list[Ratio]]:
     """Figures and ratios of all contenders that ran; needs MLX for the order of the batches."""
     found = {}
     for name, rows in runs.items():

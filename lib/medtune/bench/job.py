@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from medtune import files, receipt
 from medtune.bench import model, rows
-from medtune.bench.model import Size
+from medtune.bench.model import ModelSize
 from medtune.bench.rows import Mix
 from medtune.data import manifest
 from medtune.data.encodings import TokenCount
@@ -53,7 +53,7 @@ class Job:
     """A job in ``folder``; ``lengths`` are the tokens of the train rows, those with an image in ``pictured``."""
 
     folder: Path
-    size: Size
+    size: ModelSize
     mix: Mix
     work: Work
     lengths: tuple[int, ...]
@@ -63,7 +63,7 @@ class Job:
     def read(cls, folder: Path) -> Job:
         """The job that was written to ``folder``."""
         raw = files.read_json(folder / FILE)
-        parts = {"size": Size(**raw["size"]), "mix": Mix(**raw["mix"]), "work": Work(**raw["work"])}
+        parts = {"size": ModelSize(**raw["size"]), "mix": Mix(**raw["mix"]), "work": Work(**raw["work"])}
         return cls(folder, **parts, lengths=tuple(raw["lengths"]), pictured=tuple(raw["pictured"]))
 
     @property
@@ -157,7 +157,7 @@ class Job:
         )
 
 
-def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
+def write(folder: Path, size: ModelSize, mix: Mix, work: Work) -> Job:
     """Write the job; needs MLX."""
     folder = folder.resolve()  # mlx-vlm looks for an image beside its rows first
     base = Base.find(str(model.write(folder / "model", size)))
@@ -171,13 +171,13 @@ def write(folder: Path, size: Size, mix: Mix, work: Work) -> Job:
 
 def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int]]:
     """All forms of the data set; returns the lengths of the train rows and the numbers of those with an image."""
-    from medtune.model.renderer import Chat
+    from medtune.model.renderer import Renderer
 
-    chat = Chat(base)
+    renderer = Renderer(base)
     root = folder / FORMS["all"][0]
 
     def count_tokens(text: str) -> int:
-        return len(chat.tokenizer.encode(text, add_special_tokens=False))
+        return len(renderer.tokenizer.encode(text, add_special_tokens=False))
 
     made: dict[str, list[Record]] = {
         split: list(rows.records(mix, split, count_tokens, root)) for split in ("train", "valid")
@@ -185,7 +185,7 @@ def _write_data(folder: Path, base: Base, mix: Mix) -> tuple[list[int], list[int
     made["test"] = []
     counts: dict[str, TokenCount] = {}
     for record in made["train"] + made["valid"]:
-        counts[record.id] = TokenCount.of(chat.encode(record, root))
+        counts[record.id] = TokenCount.of(renderer.encode(record, root))
     for kind, (own, others) in FORMS.items():
         chosen = {
             split: [record for record in part if kind == "all" or not record.images] for split, part in made.items()
@@ -224,9 +224,7 @@ def _write_dataset(root: Path, base: Base, made: dict[str, list[Record]], counts
         for split in SPLITS:
             files.write_jsonl(root / f"{split}.jsonl", (record.to_json() for record in made[split]))
         done.results = {
-            "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
-            "processor": {"hash": base.processor_hash},
-            "template_hash": base.template_hash,
+            **manifest.encoded_with(base),
             "splits": {
                 split: manifest.split_facts([_entry(record, counts[record.id]) for record in made[split]])
                 for split in SPLITS

@@ -26,7 +26,7 @@ LAST_TURN_END = "{{- '<|im_end|>' ~ ('' if loop.last else '\\n') }}"
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """A dense Qwen3-VL of some layers, or the shapes of a published one at 4 bits."""
 
     layers: int = 12
@@ -34,7 +34,7 @@ class Size:
     published: str = ""  # name in ``medtune.model.published``, e.g. Qwen3-VL-30B-A3B-Instruct
 
 
-def write(folder: Path, size: Size, seed: int = 0) -> Path:
+def write(folder: Path, size: ModelSize, seed: int = 0) -> Path:
     """Write a model folder that mlx-lm and mlx-vlm load; the weights are made and written a layer at a time."""
     if size.hidden % (2 * HEAD):
         raise UserError(f"hidden {size.hidden}: choose a multiple of {2 * HEAD}")

@@ -12,9 +12,9 @@ from rich.console import Group
 from rich.table import Table
 
 from medtune.bench import contenders, job, runner
-from medtune.bench.figures import Run
+from medtune.bench.figures import Watched
 from medtune.bench.job import Work
-from medtune.bench.model import Size
+from medtune.bench.model import ModelSize
 from medtune.bench.rows import Mix
 from medtune.i18n import tr
 
@@ -36,12 +36,12 @@ class Series:
         return {name: contenders.get(name).NAME for name in self.columns}
 
 
-def series(folder: Path, size: Size, mix: Mix, work: Work, say: Callable[[str], None]) -> list[Series]:
+def series(folder: Path, size: ModelSize, mix: Mix, work: Work, say: Callable[[str], None]) -> list[Series]:
     """Measure along all three axes, from a quarter of the job's rows up to four times as many."""
     work, rows = replace(work, epochs=1), max(mix.train // 4, work_rows(work))
     length = round((mix.shortest * mix.longest) ** 0.5)
     small = replace(mix, train=rows, valid=2 * work.batch_size)
-    axes: list[tuple[str, list[tuple[int, Size, Mix]]]] = [
+    axes: list[tuple[str, list[tuple[int, ModelSize, Mix]]]] = [
         ("rows", [(n * rows, size, replace(small, train=n * rows)) for n in (1, 4, 16)]),
         ("tokens a row", [(n * length, size, _of_length(small, n * length, rows // n)) for n in (1, 2, 4)]),
         ("layers", [(n * size.layers // 2, replace(size, layers=n * size.layers // 2), small) for n in (1, 2, 4)]),
@@ -60,7 +60,7 @@ def _of_length(mix: Mix, length: int, rows: int) -> Mix:
 
 
 def _measure(
-    axis: str, points: list[tuple[int, Size, Mix]], folder: Path, work: Work, say: Callable[[str], None]
+    axis: str, points: list[tuple[int, ModelSize, Mix]], folder: Path, work: Work, say: Callable[[str], None]
 ) -> Series:
     columns: dict[str, list[float]] = {name: [] for name in NAMES}
     trunk = []
@@ -76,7 +76,7 @@ def _measure(
     return Series(axis, [value for value, _, _ in points], columns, trunk)
 
 
-def _epoch(run: Run) -> float:
+def _epoch(run: Watched) -> float:
     """Seconds of trunk pass and steps, the first step (whose start is not known) taking as long as the others."""
     ends = run["ends"]
     return round(run["trunk_seconds"] + (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1), 3)

@@ -1,4 +1,4 @@
-"""Assembly: a row of a source becomes drafts, a draft with its stored images becomes a record."""
+"""Assembly: a row of a source becomes drafts, a draft with its stored images becomes a sound record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from medtune import files
-from medtune.data import layouts, privacy, soundness
+from medtune.data import layouts, privacy
 from medtune.data.dedup import plain
-from medtune.data.imagestore import Picture, Stored, locate
+from medtune.data.imagestore import Picture, StoredImage, locate
+from medtune.data.rejections import Rejected
 from medtune.data.sources import Row, SourceFile
-from medtune.data.turns import Draft, Rejected
-from medtune.records import Message, Record
+from medtune.data.turns import Draft
+from medtune.records import IMAGE_MARKER, Message, Record
 from medtune.schemas import DataConfig
 
 HAN = re.compile(r"[㐀-鿿]")
@@ -65,13 +66,13 @@ def drafts(source: SourceFile, row: Row) -> list[Pending]:
     ]
 
 
-def record(pending: Pending, stored: Sequence[Stored], config: DataConfig) -> Record:
+def record(pending: Pending, stored: Sequence[StoredImage], config: DataConfig) -> Record:
     """The record of a draft, sound and with its hash; raises ``Rejected``.
 
     What the draft leaves open comes from the settings of its source; their dimension and weight come on top.
     """
     made = _validated(pending, [image.name for image in stored])
-    soundness.check(made)
+    _check_sound(made)
     if config.privacy == "reject":
         kinds = privacy.findings("\n".join(turn.content for turn in made.messages))
         if kinds:
@@ -126,3 +127,34 @@ def _validated(pending: Pending, images: list[str]) -> Record:
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise Rejected("fields", "; ".join(faults)) from None
+
+
+def _check_sound(record: Record) -> None:
+    """Raise ``Rejected`` with the first thing in turns, images or spans that keeps a conversation from teaching."""
+    _check_turns(record.messages)
+    _check_images(record.messages, len(record.images))
+    end = max((span.end for span in record.spans), default=0)
+    if end > len(record.answer):
+        raise Rejected("span", f"ends at {end}, the answer has {len(record.answer)} characters")
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    for number, message in enumerate(messages, 1):
+        if not message.content.strip():
+            raise Rejected("empty", f"turn {number} ({message.role})")
+    roles = [message.role for message in messages]
+    if "assistant" not in roles:
+        raise Rejected("no_assistant" if roles else "empty", " ".join(roles))
+    if roles[-1] != "assistant":
+        raise Rejected("last_not_assistant", " ".join(roles))
+    spoken = roles[1:] if roles[0] == "system" else roles
+    if spoken != ["user", "assistant"] * (len(spoken) // 2):
+        raise Rejected("roles", " ".join(roles))
+
+
+def _check_images(messages: Sequence[Message], images: int) -> None:
+    markers = sum(message.content.count(IMAGE_MARKER) for message in messages if message.role == "user")
+    if markers != images:
+        raise Rejected("image_markers", f"{markers} markers in user turns, {images} images")
+    if any(IMAGE_MARKER in message.content for message in messages if message.role == "system"):
+        raise Rejected("image_markers", "a marker in the system turn")

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from rensa import RMinHash, RMinHashLSH  # pyright: ignore[reportAttributeAccessIssue]  compiled, without stubs
 
-from medtune.data.turns import Rejected
+from medtune.data.rejections import Rejected
 from medtune.files import hash_of
 from medtune.records import Record
 

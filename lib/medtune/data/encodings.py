@@ -25,7 +25,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import runtime
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.records import Record
 
 FOLDER, INDEX = "encodings", "index.json"
@@ -63,8 +63,8 @@ def encoder(base: Base, root: Path, source_bytes: int) -> Iterator[Encoder]:
     """An encoder of records whose images lie under ``root``; processes are used from 16 MiB of sources on."""
     processes = min(os.cpu_count() or 1, MOST_PROCESSES)
     if source_bytes < SHARED_WORK or processes == 1:
-        chat = Chat(base)
-        yield lambda records: [encoded(chat.encode(record, root)) for record in records]
+        renderer = Renderer(base)
+        yield lambda records: [encoded(renderer.encode(record, root)) for record in records]
         return
     # spawn: MLX, which the processor imports, does not survive a fork
     context = multiprocessing.get_context("spawn")
@@ -75,23 +75,23 @@ def encoder(base: Base, root: Path, source_bytes: int) -> Iterator[Encoder]:
 class _Worker:
     """What an encoding process keeps between records."""
 
-    chat: Chat
+    renderer: Renderer
     root: Path
 
     @classmethod
     def start(cls, base: Base, root: Path) -> None:
         with redirect_stdout(None):  # the tool has said with what it runs
             runtime.start()
-        cls.chat, cls.root = Chat(base), root
+        cls.renderer, cls.root = Renderer(base), root
 
     @classmethod
     def encode(cls, record: Record) -> Encoded:
-        return encoded(cls.chat.encode(record, cls.root))
+        return encoded(cls.renderer.encode(record, cls.root))
 
 
 def encoded(example: Example) -> Encoded:
     """The example, counted and packed: about as many bytes as its record has characters."""
-    arrays = (example.tokens, example.weights, np.packbits(example.answer))
+    arrays = (example.tokens, example.token_weights, np.packbits(example.answer))
     head = HEAD.pack(len(example.tokens), example.image_tokens)
     packed = zlib.compress(head + b"".join(array.tobytes() for array in arrays), 1)
     return Encoded(TokenCount.of(example), packed)
@@ -105,7 +105,7 @@ def unpacked(packed: bytes, record: Record, root: Path) -> Example:
     return Example(
         id=record.id,
         tokens=np.frombuffer(data, np.int32, count, HEAD.size),
-        weights=np.frombuffer(data, np.float32, count, weights),
+        token_weights=np.frombuffer(data, np.float32, count, weights),
         answer=np.unpackbits(np.frombuffer(data, np.uint8, offset=answer), count=count).astype(bool),
         images=tuple(root / name for name in record.images),
         image_tokens=image_tokens,
@@ -138,13 +138,13 @@ def write(root: Path, base: Base, spool: BinaryIO, sizes: Sequence[int], assigne
     files.write_json(root / FOLDER / INDEX, {"key": key(base), "splits": hashes, "sizes": kept})
 
 
-def examples(dataset: Dataset, split: str, records: Sequence[Record], chat: Chat) -> Iterator[Example]:
+def examples(dataset: Dataset, split: str, records: Sequence[Record], renderer: Renderer) -> Iterator[Example]:
     """The examples of a split's records, all of them in the order of its file; what is not kept is encoded."""
-    for record, packed in zip(records, _packed(dataset, split, len(records), chat.base), strict=True):
+    for record, packed in zip(records, _packed(dataset, split, len(records), renderer.base), strict=True):
         try:
             yield unpacked(packed, record, dataset.root)
         except (zlib.error, struct.error, ValueError):
-            yield chat.encode(record, dataset.root)
+            yield renderer.encode(record, dataset.root)
 
 
 def _packed(dataset: Dataset, split: str, count: int, base: Base) -> Iterator[bytes]:

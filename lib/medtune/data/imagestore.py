@@ -21,9 +21,8 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from medtune import files
-from medtune.data.turns import Rejected
-from medtune.dataset import IMAGES as FOLDER
-from medtune.dataset import INDEX, whole
+from medtune.data.rejections import Rejected
+from medtune.dataset import IMAGES, INDEX, whole
 from medtune.images import ImageError, intact, pixel_hash, upright_rgb
 
 UNLISTED = ".unlisted"  # names of what was stored since the index was written; the next run lists or removes it
@@ -44,7 +43,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredImage:
     """What became of one picture: its name in the dataset and pixel hash, or the reason why there is none."""
 
     path: str  # of the source file, "" for one that came inside a row
@@ -62,17 +61,17 @@ class ImageStore:
 
     root: Path
     max_edge: int
-    known: dict[str, Stored] = field(default_factory=dict)  # by source path, valid while its state is the same
-    used: dict[str, Stored] = field(default_factory=dict)  # by key, in this run
+    known: dict[str, StoredImage] = field(default_factory=dict)  # by source path, valid while its state is the same
+    used: dict[str, StoredImage] = field(default_factory=dict)  # by key, in this run
     written: set[str] = field(default_factory=set)  # names of what an earlier run put here
 
     def __post_init__(self) -> None:
         max_edge, listed = _read_index(self.root)
-        unlisted = self.root / FOLDER / UNLISTED
+        unlisted = self.root / IMAGES / UNLISTED
         self.written = {stored.name for stored in listed}
         self.written |= set(unlisted.read_text(encoding="utf-8").split() if unlisted.exists() else [])
         self.known = {stored.path: stored for stored in listed if stored.path and max_edge == self.max_edge}
-        (self.root / FOLDER).mkdir(parents=True, exist_ok=True)
+        (self.root / IMAGES).mkdir(parents=True, exist_ok=True)
 
     def add(self, pictures: Iterable[Picture]) -> None:
         """Store these pictures, several at once."""
@@ -80,7 +79,7 @@ class ImageStore:
         with ThreadPoolExecutor(THREADS) as threads:  # Pillow decodes and encodes outside the interpreter lock
             self.used.update(zip(new, threads.map(self._store, new.values()), strict=True))
 
-    def get(self, picture: Picture) -> Stored:
+    def get(self, picture: Picture) -> StoredImage:
         """What became of an added picture; raises ``Rejected`` where it cannot be used."""
         stored = self.used[picture.key]
         if stored.reason:
@@ -98,9 +97,9 @@ class ImageStore:
             if name not in names:
                 (self.root / name).unlink(missing_ok=True)
         files.write_jsonl(self.root / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
-        (self.root / FOLDER / UNLISTED).unlink(missing_ok=True)
+        (self.root / IMAGES / UNLISTED).unlink(missing_ok=True)
 
-    def _store(self, picture: Picture) -> Stored:
+    def _store(self, picture: Picture) -> StoredImage:
         path, state = str(picture.path or ""), _state(picture.path)
         known = self.known.get(path)
         if known and known.state == state and (known.reason or self._holds(known)):
@@ -108,15 +107,15 @@ class ImageStore:
         try:
             image = upright_rgb(_bytes_of(picture), self.max_edge)
         except Rejected as fault:
-            return Stored(path, state, reason=fault.reason, detail=fault.detail)
+            return StoredImage(path, state, reason=fault.reason, detail=fault.detail)
         except ImageError as error:
-            return Stored(path, state, reason="image_broken", detail=str(error))
+            return StoredImage(path, state, reason="image_broken", detail=str(error))
         digest = pixel_hash(image)
-        name = f"{FOLDER}/{digest[:16]}.png"
+        name = f"{IMAGES}/{digest[:16]}.png"
         self._write(image, name)
-        return Stored(path, state, name, digest, files.sha256(self.root / name))
+        return StoredImage(path, state, name, digest, files.sha256(self.root / name))
 
-    def _holds(self, stored: Stored) -> bool:
+    def _holds(self, stored: StoredImage) -> bool:
         return bool(stored.file) and whole(self.root / stored.name, stored.file)
 
     def _write(self, image: Image.Image, name: str) -> None:
@@ -126,8 +125,8 @@ class ImageStore:
         encoded = io.BytesIO()
         image.save(encoded, "PNG", compress_level=1)  # level 6 takes three times as long for a tenth less
         partial = path.with_name(f".{get_ident()}-{path.name}")  # two threads may hold the same content
-        with open(self.root / FOLDER / UNLISTED, "a", encoding="utf-8") as unlisted:
-            unlisted.write(f"{FOLDER}/{partial.name}\n{name}\n")
+        with open(self.root / IMAGES / UNLISTED, "a", encoding="utf-8") as unlisted:
+            unlisted.write(f"{IMAGES}/{partial.name}\n{name}\n")
         partial.write_bytes(encoded.getvalue())
         partial.replace(path)
 
@@ -148,7 +147,7 @@ def locate(reference: str, folders: Sequence[Path]) -> Picture:
     except ValueError:
         raise Rejected("image_missing", reference) from None
     inside = Path(os.path.expanduser(name))  # that of pathlib raises where there is no such person
-    places = [place for folder in folders for place in (folder / inside, folder / FOLDER / inside)]
+    places = [place for folder in folders for place in (folder / inside, folder / IMAGES / inside)]
     return Picture(reference, next((place for place in places if _state(place)), places[0]))
 
 
@@ -160,14 +159,14 @@ def state_hash(root: Path, max_edge: int) -> str:
     return files.hash_of([rows, complete])
 
 
-def _read_index(root: Path) -> tuple[int, list[Stored]]:
+def _read_index(root: Path) -> tuple[int, list[StoredImage]]:
     """The size limit of the images the index lists, and the images."""
     path = root / INDEX
     if not path.exists():
         return 0, []
     header, *rows = [row for _, row in files.read_jsonl(path)] or [{}]
     return header.get("max_edge", 0), [
-        Stored(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows
+        StoredImage(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows
     ]
 
 

@@ -1,46 +1,37 @@
-"""The census of a data set: how much of what is in which split; the ``results`` of its manifest."""
+"""The manifest's figures: how much of what is in which split of a data set, and what was rejected."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medtune.data.licenses import strictest
 from medtune.data.preparation import Entry
 from medtune.data.rejections import Rejections
 from medtune.data.sources import SourceFile
 from medtune.i18n import tr
+from medtune.model.base import Base
 from medtune.records import DIMENSIONS, SPLITS
 
 BINS = 12
-# From the freest to the strictest; what is not listed counts as stricter than all of them.
-LICENSES = (
-    "cc0-1.0",
-    "public domain",
-    "no known copyright restrictions",
-    "unlicense",
-    "mit",
-    "bsd-2-clause",
-    "bsd-3-clause",
-    "apache-2.0",
-    "odc-by",
-    "cc-by-3.0",
-    "cc-by-4.0",
-    "cc-by-sa-3.0",
-    "cc-by-sa-4.0",
-    "gpl-3.0",
-    "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0",
-    "cc-by-nc-nd-4.0",
-)
 
 
-def census(
+def encoded_with(base: Base) -> dict[str, Any]:
+    """``tokenizer``, ``processor`` and ``template_hash``: with what the records were counted."""
+    return {
+        "tokenizer": {"name": base.name, "hash": base.tokenizer_hash},
+        "processor": {"hash": base.processor_hash},
+        "template_hash": base.template_hash,
+    }
+
+
+def results(
     entries: Sequence[Entry], assigned: Sequence[str], found: Sequence[SourceFile], rejections: Rejections
 ) -> dict[str, Any]:
-    """The manifest's ``splits``, ``histogram``, ``max_tokens``, ``rejected``, ``sources`` and ``license``."""
+    """``splits``, ``histogram``, ``max_tokens``, ``rejected``, ``sources`` and ``license``."""
     by_split: dict[str, list[Entry]] = {name: [] for name in SPLITS}
     for entry, split in zip(entries, assigned, strict=True):
         by_split[split].append(entry)
@@ -103,16 +94,6 @@ def _sources(entries: Sequence[Entry], found: Sequence[SourceFile], rejections: 
         }
         for source in found
     ]
-
-
-def strictest(licenses: Iterable[str]) -> str:
-    """The license that binds most: NC beats SA, a license we cannot place beats all known, none at all beats it."""
-
-    def strictness(name: str) -> tuple[int, str]:
-        known = {license: rank for rank, license in enumerate(LICENSES)}
-        return (len(LICENSES) + 1 if name == "unknown" else known.get(name.lower(), len(LICENSES)), name)
-
-    return max(licenses, key=strictness, default="unknown")
 
 
 def warnings(results: Mapping[str, Any]) -> list[str]:

@@ -19,9 +19,8 @@ from medtune.data import assembly, encodings, sources, splits
 from medtune.data.assembly import Pending
 from medtune.data.dedup import Repeats
 from medtune.data.imagestore import ImageStore
-from medtune.data.rejections import Rejections, sentence
+from medtune.data.rejections import Rejected, Rejections, sentence
 from medtune.data.sources import SourceFile
-from medtune.data.turns import Rejected
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.progress import Progress
@@ -42,7 +41,7 @@ class Entry:
     license: str
     link: str  # one of the links that lead to its group
     count: encodings.TokenCount
-    packed: int  # bytes of its encoding
+    packed_bytes: int  # of its encoding
 
 
 @dataclass

@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medtune import files
-from medtune.data.turns import Rejected
 from medtune.i18n import tr
+
+
+class Rejected(Exception):
+    """A row that does not become a record: a reason ``sentence`` knows, and what was found."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 def sentence(reason: str) -> str:

@@ -232,6 +232,9 @@ def _at_end(file: TextIO, path: Path, rest: str, line: int) -> None:
     if rest.strip():
         line += rest.count("\n", 0, len(rest) - len(rest.lstrip()))
         raise UserError(
-            tr("{path}:{line}: more follows the array; put all rows into one array, or one on each line",
-               path=path, line=line)
-        )  # fmt: skip
+            tr(
+                "{path}:{line}: more follows the array; put all rows into one array, or one on each line",
+                path=path,
+                line=line,
+            )
+        )

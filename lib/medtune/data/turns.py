@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medtune.data.rejections import Rejected
 from medtune.files import hash_of
 from medtune.records import IMAGE_MARKER
 
@@ -26,14 +27,6 @@ ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
-
-
-class Rejected(Exception):
-    """A row that does not become a record: a reason (a key of ``rejections.REASONS``) and what was found."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from medtune.demo import photos
-from medtune.demo.facts import RESERVED, SCALES
+from medtune.demo.facts import SCALES
+from medtune.demo.worlds import RESERVED
 from medtune.records import DIMENSIONS, Record
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
-from medtune.demo import facts, photos, phrases, sheets
-from medtune.demo.phrases import Line, Voice
+from medtune.demo import facts, illness_phrases, illnesses, photos, phrases, sheets
+from medtune.demo.slots import Line, Voice, pick
 from medtune.records import IMAGE_MARKER, Check, Dimension, Message
 
-Shown = sheets.Sheet | sheets.Picture | photos.Photo
+Shown = sheets.Sheet | sheets.Examination | photos.Photo
 CALM = (Check(kind="referral"), Check(kind="no_absolute"))
 
 
@@ -37,11 +37,11 @@ class Case:
 
     def answer(self, voice: Voice, rng: random.Random) -> Line:
         """An answer in this voice."""
-        return phrases.pick(self.voices[voice], rng, self.slots)
+        return pick(self.voices[voice], rng, self.slots)
 
     def slipped(self, rng: random.Random) -> Line:
         """A good answer with one fact wrong: the hardest kind of error to notice."""
-        return phrases.pick(self.voices["good"], rng, {**self.slots, self.stress: self.slots["rival"]})
+        return pick(self.voices["good"], rng, {**self.slots, self.stress: self.slots["rival"]})
 
 
 def of_reading(reading: facts.Reading, dim: Dimension, rng: random.Random) -> Case:
@@ -69,19 +69,19 @@ def of_reading(reading: facts.Reading, dim: Dimension, rng: random.Random) -> Ca
     cited = _says(reading.standard.strip("《》"))
     first = (Check(kind="empathy"),) if dim == "warmth" else (_figure(reading), cited)
     return Case(
-        dim, reading.cluster, reading.department, phrases.pick(asks, rng, slots).text, slots,
+        dim, reading.cluster, reading.department, pick(asks, rng, slots).text, slots,
         phrases.READING[dim], (*first, grading, *CALM), "grade",
     )  # fmt: skip
 
 
 def in_two_turns(case: Case, rng: random.Random) -> Case:
     """The same reading, asked for before it is told: the figure stands in the second turn alone."""
-    opening = phrases.pick(phrases.OPENINGS, rng, case.slots).text
+    opening = pick(phrases.OPENINGS, rng, case.slots).text
     before = (
         Message(role="user", content=opening),
-        Message(role="assistant", content=phrases.pick(phrases.INVITATIONS, rng, case.slots).text),
+        Message(role="assistant", content=pick(phrases.INVITATIONS, rng, case.slots).text),
     )
-    return replace(case, before=before, question=phrases.pick(phrases.TELLINGS, rng, case.slots).text)
+    return replace(case, before=before, question=pick(phrases.TELLINGS, rng, case.slots).text)
 
 
 def where_to_go(case: Case, rng: random.Random) -> Case:
@@ -91,14 +91,14 @@ def where_to_go(case: Case, rng: random.Random) -> Case:
         Message(role="user", content=case.question),
         Message(role="assistant", content=case.answer("good", rng).text),
     )
-    others = sorted({symptom.department for symptom in facts.SYMPTOMS} - {case.department})
+    others = sorted({symptom.department for symptom in illnesses.SYMPTOMS} - {case.department})
     return replace(
         case, before=before, question=rng.choice(phrases.ASK_WHERE), voices=phrases.WHERE, stress="department",
         slots={**case.slots, "rival": rng.choice(others)}, checks=(_says(case.department), *CALM),
     )  # fmt: skip
 
 
-def of_symptom(symptom: facts.Symptom, dim: Dimension, rng: random.Random) -> Case:
+def of_symptom(symptom: illnesses.Symptom, dim: Dimension, rng: random.Random) -> Case:
     """What may this complaint be, and what is to be done?"""
     slots = {
         **vars(symptom),
@@ -110,29 +110,29 @@ def of_symptom(symptom: facts.Symptom, dim: Dimension, rng: random.Random) -> Ca
     tests = Check(kind="contains", args={"any": symptom.tests.split("和")})
     first = (Check(kind="empathy"), causes) if dim == "warmth" else (causes, tests)
     return Case(
-        dim, symptom.cluster, symptom.department, phrases.pick(phrases.ASK_SYMPTOM[dim], rng, slots).text, slots,
-        phrases.SYMPTOM[dim], (*first, *CALM), "causes",
+        dim, symptom.cluster, symptom.department, pick(illness_phrases.ASK_SYMPTOM[dim], rng, slots).text, slots,
+        illness_phrases.SYMPTOM[dim], (*first, *CALM), "causes",
     )  # fmt: skip
 
 
-def of_disease(disease: facts.Disease, rng: random.Random) -> Case:
+def of_disease(disease: illnesses.Disease, rng: random.Random) -> Case:
     """Which department treats this disease?"""
-    others = sorted({other.department for other in facts.diseases()} - {disease.department})
+    others = sorted({other.department for other in illnesses.diseases()} - {disease.department})
     slots = {**vars(disease), "rival": rng.choice(others), "who": rng.choice(phrases.WHO)}
     place = Check(kind="contains", args={"any": [disease.department]})
     return Case(
-        "accuracy", disease.cluster, disease.department, phrases.pick(phrases.ASK_DISEASE, rng, slots).text, slots,
-        phrases.DISEASE["accuracy"], (place, *CALM), "department",
+        "accuracy", disease.cluster, disease.department, pick(illness_phrases.ASK_DISEASE, rng, slots).text, slots,
+        illness_phrases.DISEASE["accuracy"], (place, *CALM), "department",
     )  # fmt: skip
 
 
-def of_emergency(emergency: facts.Emergency, dim: Dimension, rng: random.Random) -> Case:
+def of_emergency(emergency: illnesses.Emergency, dim: Dimension, rng: random.Random) -> Case:
     """A sign that cannot wait."""
     slots = {**vars(emergency), "who": rng.choice(phrases.WHO)}
     checks = (Check(kind="emergency"), Check(kind="no_absolute"), Check(kind="no_prescription"))
     return Case(
-        dim, emergency.cluster, "急诊科", phrases.pick(phrases.ASK_EMERGENCY, rng, slots).text, slots,
-        phrases.EMERGENCY[dim], checks, "suspicion",
+        dim, emergency.cluster, "急诊科", pick(illness_phrases.ASK_EMERGENCY, rng, slots).text, slots,
+        illness_phrases.EMERGENCY[dim], checks, "suspicion",
     )  # fmt: skip
 
 
@@ -154,18 +154,18 @@ def of_sheet(sheet: sheets.Sheet, rng: random.Random) -> Case:
     )  # fmt: skip
 
 
-def of_picture(picture: sheets.Picture, rng: random.Random) -> Case:
+def of_examination(examination: sheets.Examination, rng: random.Random) -> Case:
     """An examination without figures to be described."""
-    other = rng.choice([f for f in sheets.FINDINGS[picture.kind] if f != picture.finding])
+    other = rng.choice([f for f in sheets.FINDINGS[examination.kind] if f != examination.finding])
     slots = {
-        "kind": picture.kind,
-        "finding": _seen(picture.kind, picture.finding),
-        "rival": _seen(picture.kind, other),
-        "department": picture.department,
+        "kind": examination.kind,
+        "finding": _seen(examination.kind, examination.finding),
+        "rival": _seen(examination.kind, other),
+        "department": examination.department,
     }
     return Case(
-        "vision", picture.cluster, picture.department, _look(rng), slots, phrases.IMAGE["vision"],
-        (_says(picture.kind), _says(picture.finding or "未见明显异常"), *CALM), "finding", shown=picture,
+        "vision", examination.cluster, examination.department, _look(rng), slots, phrases.IMAGE["vision"],
+        (_says(examination.kind), _says(examination.finding or "未见明显异常"), *CALM), "finding", shown=examination,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from medtune import checks
 from medtune.demo import cases, photos, sampling, sheets
 from medtune.demo.cases import Case
-from medtune.demo.phrases import Line
+from medtune.demo.slots import Line
 from medtune.records import Dimension, Message, Record, Span
 
 SOURCE = "medtune-demo"
@@ -25,14 +25,14 @@ MARKED = 0.5  # share of undesirable answers that say where they err
 OVERCONFIDENT = re.compile("[^，。]*(?:肯定|绝对|百分之百|保证|不用|吃点|吃一个月|吃两片|明天再看)[^，。]*")
 # Images of the recommended test cases; no record shows them.
 RECOMMENDED = {
-    "images/recommended_chest.png": sheets.Picture("胸片", "右肺上野片状阴影", "呼吸科", seed=0),
+    "images/recommended_chest.png": sheets.Examination("胸片", "右肺上野片状阴影", "呼吸科", seed=0),
     "images/recommended_cbc.png": sheets.Sheet(
         "血常规",
         (
-            sheets.Row("白细胞", "12.6", "高"),
-            sheets.Row("血红蛋白", "98", "低"),
-            sheets.Row("血小板", "214", ""),
-            sheets.Row("中性粒", "82", "高"),
+            sheets.SheetRow("白细胞", "12.6", "高"),
+            sheets.SheetRow("血红蛋白", "98", "低"),
+            sheets.SheetRow("血小板", "214", ""),
+            sheets.SheetRow("中性粒", "82", "高"),
         ),
     ),
 }
@@ -84,8 +84,8 @@ def _cases(rng: random.Random) -> Iterator[Case]:
             yield make()
     for shown in [sampling.sheet(rng, "demo") for _ in range(105)]:
         yield from (cases.of_sheet(shown, rng) for _ in range(2))
-    for shown in [sampling.picture(rng, "demo") for _ in range(75)]:
-        yield from (cases.of_picture(shown, rng) for _ in range(2))
+    for shown in [sampling.examination(rng, "demo") for _ in range(75)]:
+        yield from (cases.of_examination(shown, rng) for _ in range(2))
     for photo in photos.PHOTOS:
         yield from (cases.of_photo(photo, rng) for _ in range(2))
 

@@ -1,4 +1,4 @@
-"""Pre-trains the demo's base model: lessons -> weights, on two CPU cores, in pieces that can be taken up again."""
+"""Pre-trains the demo's base model: dialogues -> weights, on two CPU cores; a stopped run can be taken up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from medtune.demo import corpus, sheets, vision_pretraining
 from medtune.demo.config import MERGE, PATCH
-from medtune.demo.corpus import Lesson
+from medtune.demo.corpus import Dialogue
 from medtune.records import IMAGE_MARKER
 
 if TYPE_CHECKING:
@@ -54,25 +54,25 @@ class Batch:
     grid: np.ndarray | None  # (images, 3) int32: 1, rows and columns of patches
 
 
-def encode(lesson: Lesson, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """Token ids of the conversation as the chat template renders it, and where the last answer begins."""
+def encode(dialogue: Dialogue, tokenizer: Tokenizer) -> tuple[list[int], int]:
+    """Token ids of the dialogue as the chat template renders it, and where the last answer begins."""
     start, end, line = tokenizer.encode("<|im_start|><|im_end|>\n").ids
     before, pad, after = tokenizer.encode("<|vision_start|><|image_pad|><|vision_end|>").ids
     ids: list[int] = []
     answer = 0
-    for message in lesson.messages:
+    for message in dialogue.messages:
         ids += [start, *tokenizer.encode(message.role).ids, line]
         answer = len(ids)
-        if IMAGE_MARKER in message.content and lesson.shown is not None:
-            width, height = sheets.render(lesson.shown).size
+        if IMAGE_MARKER in message.content and dialogue.shown is not None:
+            width, height = sheets.render(dialogue.shown).size
             ids += [before, *[pad] * (width * height // (PATCH * MERGE) ** 2), after]
         ids += [*tokenizer.encode(message.content.replace(IMAGE_MARKER, "")).ids, end, line]
     return ids[:-1], answer  # the line feed after the last end token is never generated
 
 
-def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
+def collate(dialogues: list[Dialogue], tokenizer: Tokenizer) -> Batch:
     """Pad to a multiple of 8 and gather what is supervised: the last answer and its end token."""
-    coded = [encode(lesson, tokenizer) for lesson in lessons]
+    coded = [encode(dialogue, tokenizer) for dialogue in dialogues]
     width = -(-max(len(ids) for ids, _ in coded) // 8) * 8
     table = np.full((len(coded), width), tokenizer.token_to_id("<|endoftext|>"), np.int32)
     rows, columns, targets = [], [], []
@@ -81,7 +81,8 @@ def collate(lessons: list[Lesson], tokenizer: Tokenizer) -> Batch:
         rows += [row] * (len(ids) - answer)
         columns += range(answer - 1, len(ids) - 1)
         targets += ids[answer:]
-    seen = [vision_pretraining.patches(lesson.shown) for lesson in lessons if lesson.shown is not None]
+    shown = [dialogue.shown for dialogue in dialogues if dialogue.shown is not None]
+    seen = [vision_pretraining.patches(one) for one in shown]
     return Batch(
         ids=table,
         rows=np.array(rows, np.int32),
@@ -100,11 +101,11 @@ def batches(recipe: Recipe, tokenizer: Tokenizer, done: int) -> Iterator[tuple[B
                 yield collate(texts, tokenizer), collate(images, tokenizer)
 
 
-def _pool(recipe: Recipe, number: int) -> list[tuple[list[Lesson], list[Lesson]]]:
-    """The lessons of POOL steps, those of similar length together, in random order."""
+def _pool(recipe: Recipe, number: int) -> list[tuple[list[Dialogue], list[Dialogue]]]:
+    """The dialogues of POOL steps, those of similar length together, in random order."""
     rng = random.Random(f"{recipe.seed}:{number}")
-    texts = sorted((corpus.text_lesson(rng) for _ in range(POOL * recipe.text_rows)), key=_length)
-    images = sorted((corpus.image_lesson(rng) for _ in range(POOL * recipe.image_rows)), key=_length)
+    texts = sorted((corpus.text_dialogue(rng) for _ in range(POOL * recipe.text_rows)), key=_length)
+    images = sorted((corpus.image_dialogue(rng) for _ in range(POOL * recipe.image_rows)), key=_length)
     return [
         (
             texts[place * recipe.text_rows : (place + 1) * recipe.text_rows],
@@ -114,9 +115,9 @@ def _pool(recipe: Recipe, number: int) -> list[tuple[list[Lesson], list[Lesson]]
     ]
 
 
-def _length(lesson: Lesson) -> int:
-    pixels = math.prod(sheets.render(lesson.shown).size) if lesson.shown else 0
-    return sum(len(message.content) for message in lesson.messages) + pixels // (PATCH * MERGE) ** 2
+def _length(dialogue: Dialogue) -> int:
+    pixels = math.prod(sheets.render(dialogue.shown).size) if dialogue.shown else 0
+    return sum(len(message.content) for message in dialogue.messages) + pixels // (PATCH * MERGE) ** 2
 
 
 def summed_loss(model: Any, batch: Batch) -> mx.array:
@@ -206,13 +207,13 @@ def rounded(model: Any) -> Any:
 
 
 def held_out(model: Any, tokenizer: Tokenizer, recipe: Recipe, rows: int = 96) -> dict[str, float]:
-    """Loss a token on lessons the training has not drawn, text and image apart; the model becomes float32 again."""
+    """Loss a token on dialogues not drawn in training, text and image apart; the model becomes float32 again."""
     import mlx.core as mx
 
     model.set_dtype(mx.float32)
     rng = random.Random(f"{recipe.seed}:held out")
     found = {}
-    for name, draw in (("held_out_text", corpus.text_lesson), ("held_out_image", corpus.image_lesson)):
+    for name, draw in (("held_out_text", corpus.text_dialogue), ("held_out_image", corpus.image_dialogue)):
         parts = [collate([draw(rng) for _ in range(12)], tokenizer) for _ in range(rows // 12)]
         total = math.fsum(float(summed_loss(model, part)) for part in parts)
         found[name] = round(total / sum(len(part.targets) for part in parts), 4)

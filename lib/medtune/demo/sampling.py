@@ -1,4 +1,4 @@
-"""Draws facts of one world (``facts.World``), each kind and grade often enough to be learnt."""
+"""Draws facts of one world (``worlds.World``), each kind and grade often enough to be learnt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from medtune.demo import facts, sheets
-from medtune.demo.facts import World
+from medtune.demo import facts, illnesses, sheets, worlds
+from medtune.demo.worlds import World
 
 
 class Clustered(Protocol):
@@ -24,7 +24,7 @@ Fact = TypeVar("Fact", bound=Clustered)
 
 def _within(world: World, draw: Callable[[], Fact]) -> Fact:
     """Draw until the fact belongs to this world."""
-    while facts.world((fact := draw()).cluster) != world:
+    while worlds.of((fact := draw()).cluster) != world:
         pass
     return fact
 
@@ -44,7 +44,7 @@ def near_an_edge(rng: random.Random, world: World) -> facts.Reading:
 
     def draw() -> facts.Reading:
         scale = rng.choice(facts.SCALES)
-        edge = rng.choice(scale.steps[:-1]).below
+        edge = rng.choice(scale.bands[:-1]).below
         return scale.read(edge + rng.randint(-4, 4) * 10.0**-scale.digits)
 
     return _within(world, draw)
@@ -60,24 +60,24 @@ def _pressure(rng: random.Random) -> facts.Reading:
 
 
 def _graded(rng: random.Random, scale: facts.Scale) -> facts.Reading:
-    edges = (scale.low, *(min(step.below, scale.high) for step in scale.steps))
-    step = rng.randrange(len(scale.steps))
-    return scale.read(rng.uniform(edges[step], edges[step + 1]))
+    edges = (scale.low, *(min(band.below, scale.high) for band in scale.bands))
+    band = rng.randrange(len(scale.bands))
+    return scale.read(rng.uniform(edges[band], edges[band + 1]))
 
 
-def symptom(rng: random.Random, world: World) -> facts.Symptom:
+def symptom(rng: random.Random, world: World) -> illnesses.Symptom:
     """A complaint."""
-    return _within(world, lambda: rng.choice(facts.SYMPTOMS))
+    return _within(world, lambda: rng.choice(illnesses.SYMPTOMS))
 
 
-def disease(rng: random.Random, world: World) -> facts.Disease:
+def disease(rng: random.Random, world: World) -> illnesses.Disease:
     """A disease."""
-    return _within(world, lambda: rng.choice(facts.diseases()))
+    return _within(world, lambda: rng.choice(illnesses.diseases()))
 
 
-def emergency(rng: random.Random, world: World) -> facts.Emergency:
+def emergency(rng: random.Random, world: World) -> illnesses.Emergency:
     """A sign that cannot wait."""
-    return _within(world, lambda: rng.choice(facts.EMERGENCIES))
+    return _within(world, lambda: rng.choice(illnesses.EMERGENCIES))
 
 
 def sheet(rng: random.Random, world: World) -> sheets.Sheet:
@@ -86,6 +86,6 @@ def sheet(rng: random.Random, world: World) -> sheets.Sheet:
     return _within(world, lambda: draw(rng))
 
 
-def picture(rng: random.Random, world: World) -> sheets.Picture:
+def examination(rng: random.Random, world: World) -> sheets.Examination:
     """A chest film, a fundus or an ECG strip."""
-    return _within(world, lambda: sheets.draw_picture(rng))
+    return _within(world, lambda: sheets.draw_examination(rng))

@@ -23,7 +23,7 @@ Flag = Literal["高", "低", "阳性", "弱阳性", ""]
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """One line of a laboratory sheet."""
 
     item: str
@@ -36,7 +36,7 @@ class Sheet:
     """A laboratory sheet: 血常规 or 尿常规 with four rows."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[SheetRow, ...]
 
     @property
     def cluster(self) -> str:
@@ -44,13 +44,13 @@ class Sheet:
         return self.title + ":" + ",".join(row.value for row in self.rows)
 
     @property
-    def flagged(self) -> tuple[Row, ...]:
+    def flagged(self) -> tuple[SheetRow, ...]:
         """The rows outside their range."""
         return tuple(row for row in self.rows if row.flag)
 
 
 @dataclass(frozen=True)
-class Picture:
+class Examination:
     """A drawn examination without figures: what it is, what it shows, and who reads it."""
 
     kind: str
@@ -98,24 +98,24 @@ def draw_blood_sheet(rng: random.Random) -> Sheet:
         a, b = rng.choice(((least, low), (low, high), (low, high), (low, high), (low, high), (high, most)))
         value = round(rng.uniform(a, b), digits)
         flag: Flag = "低" if value < low else "高" if value > high else ""
-        rows.append(Row(item, f"{value:.{digits}f}", flag))
+        rows.append(SheetRow(item, f"{value:.{digits}f}", flag))
     return Sheet("血常规", tuple(rows))
 
 
 def draw_urine_sheet(rng: random.Random) -> Sheet:
     """A urine strip, whose normal value is a minus sign."""
-    return Sheet("尿常规", tuple(Row(item, *rng.choice(URINE_VALUES)) for item in URINE_ROWS))
+    return Sheet("尿常规", tuple(SheetRow(item, *rng.choice(URINE_VALUES)) for item in URINE_ROWS))
 
 
-def draw_picture(rng: random.Random) -> Picture:
+def draw_examination(rng: random.Random) -> Examination:
     """A chest film, a fundus or an ECG strip, one in three without a finding."""
     kind = rng.choice(list(FINDINGS))
     finding = rng.choice(FINDINGS[kind][1:]) if rng.random() < 0.67 else ""
-    return Picture(kind, finding, DEPARTMENTS[kind], rng.randrange(10**6))
+    return Examination(kind, finding, DEPARTMENTS[kind], rng.randrange(10**6))
 
 
 @lru_cache(4096)
-def render(shown: Sheet | Picture) -> Image.Image:
+def render(shown: Sheet | Examination) -> Image.Image:
     """The image of what is shown; the same truth gives the same pixels."""
     if isinstance(shown, Sheet):
         return _sheet(shown, random.Random(shown.cluster))
@@ -123,13 +123,13 @@ def render(shown: Sheet | Picture) -> Image.Image:
     return paint(shown.finding, random.Random(shown.cluster))
 
 
-def cells(shown: Sheet | Picture) -> list[tuple[str, str, str]]:
+def cells(shown: Sheet | Examination) -> list[tuple[str, str, str]]:
     """What each visual token should know, row by row: sign on its left, on its right, and its topic.
 
-    The topic is the row's item on a sheet and its title in the first row. On a picture it is the kind, with the
+    The topic is the row's item on a sheet and its title in the first row. On an examination it is the kind, with the
     finding where the finding changes what is drawn.
     """
-    if isinstance(shown, Picture):
+    if isinstance(shown, Examination):
         return [("", "", shown.kind + (shown.finding if here else "")) for here in _touched(shown)]
     known = [("", "", shown.title)] * COLUMNS
     for row in shown.rows:
@@ -141,10 +141,10 @@ def cells(shown: Sheet | Picture) -> list[tuple[str, str, str]]:
     return known
 
 
-def _touched(picture: Picture) -> list[bool]:
+def _touched(examination: Examination) -> list[bool]:
     """Which cells, row by row, look otherwise than they would without the finding."""
     with_it, without = (
-        np.asarray(render(one).convert("L"), np.int16) for one in (picture, replace(picture, finding=""))
+        np.asarray(render(one).convert("L"), np.int16) for one in (examination, replace(examination, finding=""))
     )
     high, wide = (side // CELL for side in with_it.shape)
     change = np.abs(with_it - without).reshape(high, CELL, wide, CELL).mean((1, 3))

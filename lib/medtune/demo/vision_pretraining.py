@@ -29,18 +29,18 @@ WARMUP = 20
 POSITION_SCALE = 4  # MLX starts positions at 0.1, and white paper alone at 0.5
 FLAT = 0.9  # share of its answer to an even patch that a kernel does not start with
 CALM = 0.05  # price of the features' mean square, or what all images share would grow and drown what sets them apart
-PLAIN = [TOPICS.index(kind) for kind in sheets.FINDINGS]  # a picture where nothing stands out
+PLAIN = [TOPICS.index(kind) for kind in sheets.FINDINGS]  # an examination where nothing stands out
 CLASSES = (len(SIGNS), len(SIGNS), len(TOPICS), len(TOPICS))
 
 
-def labels(shown: sheets.Sheet | sheets.Picture) -> np.ndarray:
+def labels(shown: sheets.Sheet | sheets.Examination) -> np.ndarray:
     """Class of left sign, right sign and topic for each visual token, (N, 3) int32."""
     known = [(SIGNS.index(a), SIGNS.index(b), TOPICS.index(topic)) for a, b, topic in sheets.cells(shown)]
     return np.array(known, np.int32)
 
 
-def whole(shown: sheets.Sheet | sheets.Picture) -> int:
-    """Class of the image itself: a sheet's title, a picture's kind and finding."""
+def whole(shown: sheets.Sheet | sheets.Examination) -> int:
+    """Class of the image itself: a sheet's title, an examination's kind and finding."""
     return TOPICS.index(shown.title if isinstance(shown, sheets.Sheet) else shown.kind + shown.finding)
 
 
@@ -82,7 +82,7 @@ def _batch(rng: random.Random, images: int) -> tuple[np.ndarray, ...]:
     each image's tokens.
     """
     shown = [sampling.sheet(rng, "pretraining") for _ in range(images // 4)]
-    shown += [sampling.picture(rng, "pretraining") for _ in range(images - len(shown))]
+    shown += [sampling.examination(rng, "pretraining") for _ in range(images - len(shown))]
     pixels, grids = zip(*(patches(one) for one in shown), strict=True)
     cells = [labels(one) for one in shown]
     owner = np.repeat(np.arange(images), [len(one) for one in cells])
@@ -116,7 +116,7 @@ def _loss(
 ) -> tuple[mx.array, mx.array]:
     """Cross-entropy over all heads, and the shares of NAMES that the merger's own heads name rightly.
 
-    Most cells hold no sign and most of a picture no finding; these count a tenth, or saying "nothing" everywhere
+    Most cells hold no sign and most of an examination no finding; these count a tenth, or saying "nothing" everywhere
     would be the first thing learnt. The whole is read from the mean of an image's tokens: what a language model sees
     whose attention is still even.
     """
@@ -141,7 +141,7 @@ def _loss(
     )
 
 
-def patches(shown: sheets.Sheet | sheets.Picture) -> tuple[np.ndarray, tuple[int, int, int]]:
+def patches(shown: sheets.Sheet | sheets.Examination) -> tuple[np.ndarray, tuple[int, int, int]]:
     """The image as the Qwen3-VL processor cuts it: patches of one 2 x 2 block together, each frame twice."""
     patch, merge = sheets.PATCH, sheets.MERGE
     image = np.asarray(sheets.render(shown).convert("RGB"), np.float32) / 127.5 - 1

@@ -110,9 +110,13 @@ def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise UserError(
-            tr("{folder}: adapter_config.json states no {key} (found {value!r}); copy the adapter again",
-               folder=source, key=key, value=value)
-        )  # fmt: skip
+            tr(
+                "{folder}: adapter_config.json states no {key} (found {value!r}); copy the adapter again",
+                folder=source,
+                key=key,
+                value=value,
+            )
+        )
     return float(value)
 
 

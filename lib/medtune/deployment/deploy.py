@@ -61,13 +61,18 @@ class Deployment:
         kept = [change.fidelity for change in self.changes]
         said = [
             tr("base model: {name}", name=self.base.name),
-            tr("{n} adapted matrices, stored as {matrices}: share of the change kept ≥ {share:.3f}, cosine ≥ "
-               "{cosine:.3f}, change of the weights {least:.2%} to {most:.2%}",
-               n=len(kept), matrices=self.matrices, share=min(one.share for one in kept),
-               cosine=min(one.cosine for one in kept), least=min(one.relative for one in kept),
-               most=max(one.relative for one in kept)),
+            tr(
+                "{n} adapted matrices, stored as {matrices}: share of the change kept ≥ {share:.3f}, cosine ≥ "
+                "{cosine:.3f}, change of the weights {least:.2%} to {most:.2%}",
+                n=len(kept),
+                matrices=self.matrices,
+                share=min(one.share for one in kept),
+                cosine=min(one.cosine for one in kept),
+                least=min(one.relative for one in kept),
+                most=max(one.relative for one in kept),
+            ),
             tr("into {folder} ({size})", folder=self.place.folder, size=files.megabytes(self.nbytes - SPARE)),
-        ]  # fmt: skip
+        ]
         if self.home is None:
             said.append(tr("LM Studio is not installed here: the folder is made there for you to move"))
         elif stale := lmstudio.remembered_settings(self.home, self.place.publisher, self.place.name):
@@ -86,11 +91,14 @@ class Deployment:
         )
         return [
             done,
-            tr("LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar; drop an image in",
-               key=self.key, name=self.place.name),
+            tr(
+                "LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar; drop an image in",
+                key=self.key,
+                name=self.place.name,
+            ),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
             tr("without LM Studio: {python} -m mlx_vlm.server --model {folder}", python=sys.executable, folder=at),
-        ]  # fmt: skip
+        ]
 
 
 def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
@@ -109,9 +117,13 @@ def check_gate(run: Run, allowed: bool) -> None:
     found: files.Json = run.evaluation.results["gate"] if run.evaluation else {"passed": True}
     if not found["passed"] and not allowed:
         raise UserError(
-            tr("{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
-               "--allow-failed-gate", path=run.path, failures="; ".join(map(gate.sentence, found["failures"])))
-        )  # fmt: skip
+            tr(
+                "{path}: the evaluation failed its gate ({failures}); train further, or deploy it all the same with "
+                "--allow-failed-gate",
+                path=run.path,
+                failures="; ".join(map(gate.sentence, found["failures"])),
+            )
+        )
 
 
 def _system_prompt(run: Run, wanted: str) -> str:
@@ -121,9 +133,11 @@ def _system_prompt(run: Run, wanted: str) -> str:
         return trained if wanted else ""
     if wanted != trained:
         raise UserError(
-            tr("system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
-               trained=trained)
-        )  # fmt: skip
+            tr(
+                "system_prompt: not the one of the training ({trained!r}); write training, or train with this one",
+                trained=trained,
+            )
+        )
     return wanted
 
 

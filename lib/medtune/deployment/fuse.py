@@ -18,7 +18,7 @@ from medtune.deployment.matrices import Form, Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.model import families
-from medtune.model.tensors import Entry, Shard, Tensor, Weights, write_shard
+from medtune.model.tensors import HeaderEntry, Shard, Tensor, Weights, write_shard
 
 Precision = Literal["keep", "bf16", "8bit", "4bit", "auto"]
 GROUPS = (64, 32)  # group sizes for a matrix that was not packed before
@@ -34,7 +34,7 @@ class Change:
     fidelity: Fidelity
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[HeaderEntry]:
         """The tensors to be written."""
         return self.form.entries(self.matrix.module, self.matrix.shape)
 
@@ -50,11 +50,15 @@ def plan(
     """Decide how each adapted matrix is stored; adapters that fit no matrix of the base are listed and refused."""
     found = [(matrices.find(weights.tensors, quantization, delta.module), delta) for delta in deltas]
     problems = [
-        tr("{module}: the adapter is for {adapter}, the base has {base}",
-           module=delta.module, adapter=delta.shape, base=matrix.shape)
+        tr(
+            "{module}: the adapter is for {adapter}, the base has {base}",
+            module=delta.module,
+            adapter=delta.shape,
+            base=matrix.shape,
+        )
         for matrix, delta in found
         if not delta.fits(matrix)
-    ]  # fmt: skip
+    ]
     raise_all(problems, tr("the adapters do not fit this base"))
     return [_choose(matrix, delta, precision) for matrix, delta in found]
 
@@ -129,8 +133,8 @@ def _pieces(shard: Shard, by_module: dict[str, Change], replaced: set[str]) -> I
             yield by_module[module]
 
 
-def _entries(piece: Tensor | Change) -> list[Entry]:
-    return piece.entries if isinstance(piece, Change) else [Entry(piece.name, piece.dtype, piece.shape)]
+def _entries(piece: Tensor | Change) -> list[HeaderEntry]:
+    return piece.entries if isinstance(piece, Change) else [HeaderEntry(piece.name, piece.dtype, piece.shape)]
 
 
 def _chunks(piece: Tensor | Change) -> Iterator[bytes]:

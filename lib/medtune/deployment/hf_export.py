@@ -23,7 +23,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import families, tensors
 from medtune.model.families import Family
-from medtune.model.tensors import INDEX, Entry, Shard, Weights, write_shard
+from medtune.model.tensors import INDEX, HeaderEntry, Shard, Weights, write_shard
 
 SHARD = 4 * 2**30  # bytes of a file
 COPIED = (*folder.VERBATIM, folder.TEMPLATE, *folder.TEMPLATE_COPIES)
@@ -34,7 +34,7 @@ EXPERT = re.compile(r"(.+\.mlp)\.switch_mlp\.(gate|up|down)_proj")
 class Piece:
     """A tensor to be written and how to make its numbers."""
 
-    entry: Entry
+    entry: HeaderEntry
     make: Callable[[], mx.array]  # in the shape of the entry, float32
 
 
@@ -115,7 +115,7 @@ def _experts(
 
 
 def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> Piece:
-    return Piece(Entry(name, "BF16", shape), make)
+    return Piece(HeaderEntry(name, "BF16", shape), make)
 
 
 def whole(matrix: Matrix) -> mx.array:

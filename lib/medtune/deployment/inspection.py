@@ -58,7 +58,11 @@ def _facts(path: Path) -> Iterator[str]:
     found = list(path.glob("model*.safetensors"))
     if found:
         weights = tensors.Weights.open(path)
-        yield tr("  {n} tensors in {files} files, {size}", n=len(weights.tensors), files=len(weights.shards),
-                 size=files.megabytes(weights.nbytes))  # fmt: skip
+        yield tr(
+            "  {n} tensors in {files} files, {size}",
+            n=len(weights.tensors),
+            files=len(weights.shards),
+            size=files.megabytes(weights.nbytes),
+        )
     for name in folder.template_of(path):
         yield tr("  chat template in {name}", name=name)

@@ -15,7 +15,7 @@ import numpy as np
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import families
-from medtune.model.tensors import Entry, Tensor
+from medtune.model.tensors import HeaderEntry, Tensor
 
 BLOCK = 2**23  # numbers in a block: 32 MiB as float32
 CARRIERS: dict[str, tuple[Any, mx.Dtype]] = {  # safetensors' name: how numpy reads the bytes, what they are
@@ -51,18 +51,18 @@ class Form:
         """Whether rows of so many columns can be stored like this."""
         return not self.bits or columns % self.group_size == 0
 
-    def entries(self, module: str, shape: tuple[int, ...]) -> list[Entry]:
+    def entries(self, module: str, shape: tuple[int, ...]) -> list[HeaderEntry]:
         """The tensors a matrix of ``shape`` (..., N, K) becomes."""
         *outer, columns = shape
         if not self.bits:
-            return [Entry(f"{module}.weight", self.dtype, shape)]
+            return [HeaderEntry(f"{module}.weight", self.dtype, shape)]
         groups = columns // self.group_size
         affine = self.mode == "affine"  # the other modes have one-byte scales and no biases
         made = [
-            Entry(f"{module}.weight", "U32", (*outer, columns * self.bits // 32)),
-            Entry(f"{module}.scales", self.dtype if affine else "U8", (*outer, groups)),
+            HeaderEntry(f"{module}.weight", "U32", (*outer, columns * self.bits // 32)),
+            HeaderEntry(f"{module}.scales", self.dtype if affine else "U8", (*outer, groups)),
         ]
-        return [*made, Entry(f"{module}.biases", self.dtype, (*outer, groups))] if affine else made
+        return [*made, HeaderEntry(f"{module}.biases", self.dtype, (*outer, groups))] if affine else made
 
     def store(self, block: mx.array) -> tuple[list[bytes], mx.array]:
         """A block (R, K) float32 -> the bytes of its tensors, and what a reader will get back, float32."""

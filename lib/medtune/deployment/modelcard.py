@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from medtune.data.manifest import LICENSES
+from medtune.data.licenses import LICENSES
 from medtune.i18n import tr
 from medtune.receipt import Receipt
 from medtune.schemas import Source

@@ -109,9 +109,13 @@ def _one_spelling(place: Place) -> None:
     found = [folder for publisher in _alike(place.models, place.publisher) for folder in _alike(publisher, place.name)]
     if found and place.folder not in found:
         raise UserError(
-            tr("{folder}: is there as {found}, which differs only in upper and lower case; write it so in deploy.yaml, "
-               "or choose another name", folder=place.folder, found=f"{found[0].parent.name}/{found[0].name}")
-        )  # fmt: skip
+            tr(
+                "{folder}: is there as {found}, which differs only in upper and lower case; write it so in deploy.yaml, "
+                "or choose another name",
+                folder=place.folder,
+                found=f"{found[0].parent.name}/{found[0].name}",
+            )
+        )
 
 
 def _alike(folder: Path, name: str) -> list[Path]:
@@ -148,9 +152,13 @@ def staging(place: Place, needed: int) -> Iterator[Path]:
     free = files.free_bytes(place.work)
     if free < needed:
         raise UserError(
-            tr("{folder}: {needed} needed, {free} free; make room or undeploy an earlier version",
-               folder=place.models, needed=files.megabytes(needed), free=files.megabytes(free))
-        )  # fmt: skip
+            tr(
+                "{folder}: {needed} needed, {free} free; make room or undeploy an earlier version",
+                folder=place.models,
+                needed=files.megabytes(needed),
+                free=files.megabytes(free),
+            )
+        )
     place.incoming.mkdir()
     try:
         yield place.incoming

@@ -10,7 +10,7 @@ from medtune.evaluation.predictions import Prediction, Predictions, Side
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.model.generation import generate
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.model.tuned import TunedModel
 from medtune.progress import progress
 from medtune.run import Run
@@ -23,11 +23,11 @@ def answer(base: Base, sides: Sequence[Side], items: Sequence[Item], store: Pred
     total = sum(map(len, missing.values()))
     if total:
         run = next(side.adapters for side in sides if side.model == "tuned" and side.adapters)
-        chat, model = Chat(base, Run(run).max_image_edge), TunedModel(base)
+        renderer, model = Renderer(base, Run(run).max_image_edge), TunedModel(base)
         with progress(tr("answers"), total, "ans") as bar:
             done = 0
             for side in sorted(sides, key=lambda side: side.adapters is None):  # the base last: adapters scaled to 0
-                for batch in _answers(chat, model, side, missing[side.model], config):
+                for batch in _answers(renderer, model, side, missing[side.model], config):
                     store.add(batch)
                     store.save(items, sides)
                     done += len(batch)
@@ -37,14 +37,14 @@ def answer(base: Base, sides: Sequence[Side], items: Sequence[Item], store: Pred
 
 
 def _answers(
-    chat: Chat, model: TunedModel, side: Side, items: Sequence[Item], config: EvalConfig
+    renderer: Renderer, model: TunedModel, side: Side, items: Sequence[Item], config: EvalConfig
 ) -> Iterator[list[Prediction]]:
-    prompts = [chat.prompt(item.prompt, item.images) for item in items]
+    prompts = [renderer.prompt(item.prompt, item.images) for item in items]
     if not prompts:
         return
     with model.wearing(side.adapters) as worn:
         started = time.perf_counter()
-        for batch in generate(worn, chat, prompts, max_tokens=config.max_tokens, batch_size=config.batch_size):
+        for batch in generate(worn, renderer, prompts, max_tokens=config.max_tokens, batch_size=config.batch_size):
             seconds = round((time.perf_counter() - started) / len(batch), 4)
             yield [
                 Prediction(side.key(items[said.index]), said.text, said.tokens, said.finish, seconds) for said in batch

@@ -13,7 +13,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.model.generation import stream
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.model.tuned import TunedModel
 from medtune.records import IMAGE_MARKER, Message
 from medtune.run import Run
@@ -33,7 +33,7 @@ class Conversation:
     waiting: list[Path] = field(default_factory=list)  # shown with the next question
 
     def __post_init__(self) -> None:
-        self.chat, self.model = Chat(self.base, self.run.max_image_edge), TunedModel(self.base)
+        self.renderer, self.model = Renderer(self.base, self.run.max_image_edge), TunedModel(self.base)
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""
@@ -41,7 +41,7 @@ class Conversation:
             raise UserError(tr("{path}: no such file", path=path))
         if not self.base.sees:
             raise UserError(tr("{model}: a text-only model; ask without an image", model=self.base.name))
-        self.chat.image_tokens(path)
+        self.renderer.image_tokens(path)
         self.waiting.append(path)
 
     def forget(self) -> None:
@@ -57,12 +57,12 @@ class Conversation:
         content = IMAGE_MARKER * len(shown) + text.replace(IMAGE_MARKER, "")
         system = [Message(role="system", content=self.system)] if self.system else []
         turns, images = [*self.turns, Message(role="user", content=content)], [*self.images, *shown]
-        prompt = self.chat.prompt([*system, *turns], images)
+        prompt = self.renderer.prompt([*system, *turns], images)
         self.turns, self.images = turns, images
         answer = ""
         try:
             with self.model.wearing(self.run.path if self.tuned else None) as worn:
-                for piece in stream(worn, self.chat, prompt, max_tokens=self.max_tokens):
+                for piece in stream(worn, self.renderer, prompt, max_tokens=self.max_tokens):
                     answer += piece
                     yield piece
         finally:

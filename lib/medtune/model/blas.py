@@ -25,7 +25,7 @@ PATIENCE = 20  # seconds a trial may take; it takes 0.05
 
 
 @dataclass(frozen=True)
-class Library:
+class OpenBlas:
     """An OpenBLAS, as the loader finds it, and the distribution that brought it; "" where it is the system's."""
 
     path: str
@@ -47,17 +47,17 @@ class Library:
             return 1
 
 
-def candidates(packages: Path | None = None) -> list[Library]:
+def candidates(packages: Path | None = None) -> list[OpenBlas]:
     """The system's, then what the distributions in ``packages``, those of this environment, brought for themselves."""
     folder = packages or Path(sysconfig.get_path("platlib"))
     brought = sorted(folder.glob("*.libs/libopenblas*.so*"))
     return [
-        Library("libopenblas.so.0"),
-        *(Library(str(path), path.parent.stem.replace("_", "-")) for path in brought),
+        OpenBlas("libopenblas.so.0"),
+        *(OpenBlas(str(path), path.parent.stem.replace("_", "-")) for path in brought),
     ]
 
 
-def load(libraries: Iterable[Library] | None = None) -> str:
+def load(libraries: Iterable[OpenBlas] | None = None) -> str:
     """Take the first of ``libraries``, by default of ``candidates()``, that multiplies rightly; return what to say.
 
     Call it before ``mlx.core`` is imported; "" where MLX needs none.
@@ -83,7 +83,7 @@ def load(libraries: Iterable[Library] | None = None) -> str:
     return tr("OpenBLAS not found: much slower on this CPU (Debian: apt-get install libopenblas0-pthread)")
 
 
-def _name(library: Library) -> str:
+def _name(library: OpenBlas) -> str:
     if library.distribution:
         return tr("OpenBLAS ({distribution}'s)", distribution=library.distribution)
     return tr("OpenBLAS (system)")

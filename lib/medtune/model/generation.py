@@ -21,7 +21,7 @@ from mlx_vlm.models.cache import KVCache
 
 from medtune.model import padding
 from medtune.model.architecture import Activations, Architecture
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 
 Finish = Literal["stop", "length"]
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a byte-level tokenizer shows for half a character
@@ -38,24 +38,24 @@ class Answer:
 
 
 def generate(
-    model: nn.Module, chat: Chat, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
+    model: nn.Module, renderer: Renderer, prompts: Sequence[Example], *, max_tokens: int, batch_size: int
 ) -> Iterator[list[Answer]]:
-    """Answers to ``prompts`` (from ``Chat.prompt``) at temperature 0, a batch at a time, longest prompts first.
+    """Answers to ``prompts`` (from ``Renderer.prompt``) at temperature 0, a batch at a time, longest prompts first.
 
     ``index`` is the prompt's place in ``prompts``. Prompts of like length share a batch, so there is little padding.
     """
-    stops = set(chat.stop_ids)
+    stops = set(renderer.stop_ids)
     for chosen in _together(Architecture.of(model), [len(prompt.tokens) for prompt in prompts], batch_size):
         ids: list[list[int]] = [[] for _ in chosen]
         finish: list[Finish] = ["length"] * len(chosen)
-        for step in decode(model, chat, [prompts[index] for index in chosen], max_tokens):
+        for step in decode(model, renderer, [prompts[index] for index in chosen], max_tokens):
             for row, token in step.items():
                 if token in stops:
                     finish[row] = "stop"
                 else:
                     ids[row].append(token)
         yield [
-            Answer(index, chat.detokenize(ids[row]).strip(), len(ids[row]), finish[row])
+            Answer(index, renderer.detokenize(ids[row]).strip(), len(ids[row]), finish[row])
             for row, index in enumerate(chosen)
         ]
 
@@ -69,28 +69,30 @@ def _together(architecture: Architecture, lengths: Sequence[int], batch_size: in
             yield from (list(equal) for _, equal in groupby(chosen, key=lengths.__getitem__))
 
 
-def stream(model: nn.Module, chat: Chat, prompt: Example, *, max_tokens: int) -> Iterator[str]:
+def stream(model: nn.Module, renderer: Renderer, prompt: Example, *, max_tokens: int) -> Iterator[str]:
     """The answer to one prompt, piece by piece as it is generated; the pieces joined are its text."""
     ids: list[int] = []
     said = ""
-    stops = set(chat.stop_ids)
-    for step in decode(model, chat, [prompt], max_tokens):
+    stops = set(renderer.stop_ids)
+    for step in decode(model, renderer, [prompt], max_tokens):
         if step[0] not in stops:
             ids.append(step[0])
-        text = chat.detokenize(ids)
+        text = renderer.detokenize(ids)
         if text.endswith(UNFINISHED) and len(ids) < max_tokens and step[0] not in stops:
             continue  # the rest of the character is still to come
         yield text[len(said) :]
         said = text
 
 
-def decode(model: nn.Module, chat: Chat, prompts: Sequence[Example], max_tokens: int) -> Iterator[dict[int, int]]:
+def decode(
+    model: nn.Module, renderer: Renderer, prompts: Sequence[Example], max_tokens: int
+) -> Iterator[dict[int, int]]:
     """Yield per step the next token of each row that is not finished; a row's last token may be a stop token.
 
     The next step is under way on the device while the host reads the last one's tokens: one synchronisation a step.
     """
-    batch = _Batch(Architecture.of(model), chat, prompts)
-    stops = set(chat.stop_ids)
+    batch = _Batch(Architecture.of(model), renderer, prompts)
+    stops = set(renderer.stop_ids)
     rows = list(range(len(prompts)))
     tokens = batch.first
     mx.async_eval(tokens)
@@ -113,12 +115,12 @@ def decode(model: nn.Module, chat: Chat, prompts: Sequence[Example], max_tokens:
 class _Batch:
     """The rows being answered: their keys and values, how long each prompt is, and where each goes on."""
 
-    def __init__(self, architecture: Architecture, chat: Chat, prompts: Sequence[Example]) -> None:
+    def __init__(self, architecture: Architecture, renderer: Renderer, prompts: Sequence[Example]) -> None:
         self.architecture = architecture
-        self.vocabulary = len(chat.tokenizer)  # a model's table may be padded beyond it
+        self.vocabulary = len(renderer.tokenizer)  # a model's table may be padded beyond it
         self.caches: list[Any] = [KVCache() for _ in architecture.layers]
         lengths = [len(prompt.tokens) for prompt in prompts]
-        inputs = architecture.embed(*chat.inputs(prompts))
+        inputs = architecture.embed(*renderer.inputs(prompts))
         self.width = inputs.h.shape[1]
         self.lengths = mx.array(lengths)[:, None, None, None]  # (B, 1, 1, 1)
         last = mx.array([length - 1 for length in lengths])

@@ -35,14 +35,14 @@ CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for a content while the tem
 class Example:
     """One conversation, ready for the model.
 
-    tokens (T,) int32, image placeholders expanded; weights (T,) float32: weights[t] is how much predicting tokens[t]
-    from those before it counts (0: not supervised, negative: to be made unlikely); answer (T,) bool: the tokens of
+    tokens (T,) int32, image placeholders expanded; token_weights (T,) float32: how much predicting a token from those
+    before it counts (0: not supervised, negative: to be made unlikely); answer (T,) bool: the tokens of
     the last assistant turn with its end token, whose log-probabilities sum to that of the answer.
     """
 
     id: str
     tokens: np.ndarray
-    weights: np.ndarray
+    token_weights: np.ndarray
     answer: np.ndarray
     images: tuple[Path, ...] = ()
     image_tokens: int = 0
@@ -61,7 +61,7 @@ class Example:
     @property
     def supervised(self) -> int:
         """Number of tokens with a weight."""
-        return int(np.count_nonzero(self.weights))
+        return int(np.count_nonzero(self.token_weights))
 
 
 @dataclass
@@ -73,7 +73,7 @@ class _Piece:
     owners: list[tuple[int, int, int]] = field(default_factory=list)  # (start, end, message index)
 
 
-class Chat:
+class Renderer:
     """Turns records and prompts into examples with one base model's tokenizer, template and image processor.
 
     ``max_edge`` None: images are prepared already, as those of a data set are. Otherwise they may be anybody's, and
@@ -110,14 +110,14 @@ class Chat:
         pieces = self._pieces(record.messages, generation_prompt=False)
         last = len(record.messages) - 1
         tokens: list[int] = []
-        weights: list[float] = []
+        token_weights: list[float] = []
         answer: list[bool] = []
         speaker = -1  # the message the text before a special token belongs to
         for piece in pieces:
             if piece.special is not None:
                 ends_answer = speaker >= 0 and record.messages[speaker].role == "assistant"
                 tokens.append(piece.special)
-                weights.append(float(record.label) if ends_answer else 0.0)
+                token_weights.append(float(record.label) if ends_answer else 0.0)
                 answer.append(ends_answer and speaker == last)
                 speaker = -1
                 continue
@@ -125,12 +125,11 @@ class Chat:
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 owner, offset = _owner(piece, start, end)
                 tokens.append(token)
-                weights.append(_weight(record, owner, start - offset, end - offset))
+                token_weights.append(_weight(record, owner, start - offset, end - offset))
                 answer.append(owner == last)
             speaker = piece.owners[-1][2] if piece.owners else -1
-        return self._example(
-            record.id, tokens, weights, answer, images, dim=record.dim, label=record.label, content=record.hash
-        )
+        about = {"dim": record.dim, "label": record.label, "content": record.hash}
+        return self._example(record.id, tokens, token_weights, answer, images, **about)
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Path] = ()) -> Example:
         """A conversation that waits for the assistant's turn, as an example without weights."""
@@ -208,9 +207,12 @@ class Chat:
             )
         except TemplateError as error:
             raise UserError(
-                tr("{folder}: its chat template does not render ({error}); bring it back or download the model again",
-                   folder=self.base.path, error=error.message)
-            ) from None  # fmt: skip
+                tr(
+                    "{folder}: its chat template does not render ({error}); bring it back or download the model again",
+                    folder=self.base.path,
+                    error=error.message,
+                )
+            ) from None
 
     def _add_template_text(self, pieces: list[_Piece], text: str) -> None:
         last = 0
@@ -224,7 +226,7 @@ class Chat:
         self,
         name: str,
         tokens: list[int],
-        weights: list[float],
+        token_weights: list[float],
         answer: list[bool],
         images: tuple[Path, ...],
         **kind: Any,
@@ -238,7 +240,7 @@ class Chat:
         return Example(
             id=name,
             tokens=np.repeat(np.array(tokens, np.int32), counts),
-            weights=np.repeat(np.array(weights, np.float32), counts),
+            token_weights=np.repeat(np.array(token_weights, np.float32), counts),
             answer=np.repeat(np.array(answer, bool), counts),
             images=images,
             image_tokens=int(counts[pads].sum()),

@@ -86,9 +86,13 @@ class Shard:
         end = max((tensor.offset + tensor.nbytes for tensor in tensors), default=8 + length)
         if end != path.stat().st_size:
             raise UserError(
-                tr("{path}: {found} bytes instead of {wanted}; copy or download it again",
-                   path=path, found=path.stat().st_size, wanted=end)
-            )  # fmt: skip
+                tr(
+                    "{path}: {found} bytes instead of {wanted}; copy or download it again",
+                    path=path,
+                    found=path.stat().st_size,
+                    wanted=end,
+                )
+            )
         return cls(path, metadata, tuple(tensors))
 
     @property
@@ -143,7 +147,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeaderEntry:
     """A tensor to be written: what the header says of it."""
 
     name: str
@@ -156,7 +160,9 @@ class Entry:
         return prod(self.shape) * WIDTH[self.dtype]
 
 
-def write_shard(path: Path, entries: list[Entry], chunks: Iterable[bytes], metadata: dict[str, str] = FORMAT) -> None:
+def write_shard(
+    path: Path, entries: list[HeaderEntry], chunks: Iterable[bytes], metadata: dict[str, str] = FORMAT
+) -> None:
     """Write one safetensors file; ``chunks`` are the bytes of ``entries`` in their order, cut anywhere."""
     header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0

@@ -14,7 +14,7 @@ from rich.text import Text
 from medtune.i18n import tr
 from medtune.metrics import Curve, Metric
 from medtune.monitor import plot
-from medtune.monitor.status import Progress, latest, time_of
+from medtune.monitor.status import Status, latest, time_of
 from medtune.progress import duration
 from medtune.records import DIMENSIONS
 
@@ -37,7 +37,7 @@ EVENTS_SHOWN = 4
 class Screen:
     """The whole screen of one moment, as wide as the console, and no higher than ``height`` lines from 20 on."""
 
-    def __init__(self, now: Progress, height: int = 40):
+    def __init__(self, now: Status, height: int = 40):
         self.now = now
         self.height = height
 
@@ -59,14 +59,14 @@ class Screen:
         yield Panel(Group(*parts), title=title, title_align="left", border_style=colour, padding=(0, 1))
 
 
-def _headline(now: Progress) -> Text:
+def _headline(now: Status) -> Text:
     text = Text(now.note, style=COLOURS[now.state])
     if now.silent is not None and now.state == "running":
         text.append(tr(" · last line {silence} ago", silence=duration(now.silent)), style="grey62")
     return text
 
 
-def _bar(now: Progress, width: int) -> Table:
+def _bar(now: Status, width: int) -> Table:
     times = f"{now.fraction:.0%}  {duration(now.elapsed or 0)}"
     if now.eta is not None:
         times += tr(" · {eta} to go", eta=duration(now.eta))
@@ -78,7 +78,7 @@ def _bar(now: Progress, width: int) -> Table:
     return grid
 
 
-def _curves(now: Progress, width: int, rows: int) -> Group:
+def _curves(now: Status, width: int, rows: int) -> Group:
     """The train and the validation loss over the steps, with the frame's figures at its edges."""
     curves = [now.history.curve("train", "loss"), now.history.curve("valid", "loss")]
     frame = plot.Frame.around(curves)
@@ -108,7 +108,7 @@ def _coloured(row: list[plot.Cell]) -> list[tuple[str, str]]:
     return [(char, (TRAIN, VALID)[who] if who is not None else "") for char, who in row]
 
 
-def _tables(now: Progress, width: int) -> RenderableType:
+def _tables(now: Status, width: int) -> RenderableType:
     losses, speed = _losses(now), _speed(now)
     if width < WIDE:
         return Group(losses, "", speed)
@@ -119,7 +119,7 @@ def _tables(now: Progress, width: int) -> RenderableType:
     return grid
 
 
-def _losses(now: Progress) -> Table:
+def _losses(now: Status) -> Table:
     """First, best and last validation loss and the last train loss, for all and for each dimension."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="grey62")
     table.add_column(tr("loss"))
@@ -142,7 +142,7 @@ def _loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _speed(now: Progress) -> Table:
+def _speed(now: Status) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="grey62")
     table.add_column(justify="right")
@@ -168,7 +168,7 @@ def _figures(train: Metric) -> list[tuple[str, str]]:
     return [(name, form.format(train[key])) for name, key, form in shown if train.get(key) is not None]
 
 
-def _events(now: Progress) -> Group:
+def _events(now: Status) -> Group:
     return Group(*(Text(line(row), style="grey62") for row in now.history.of("event")[-EVENTS_SHOWN:]))
 
 
@@ -189,7 +189,7 @@ def line(row: Metric) -> str:
     return "  ".join(word for word in words if word)
 
 
-def summary(now: Progress) -> list[str]:
+def summary(now: Status) -> list[str]:
     """One moment in a few dense lines: where it stands, then the newest row of each kind."""
     head = f"{now.run}: {tr(now.state)}"
     if now.total:

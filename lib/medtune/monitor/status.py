@@ -20,7 +20,7 @@ PREPARE_SECONDS = 1800.0  # the first pass over a large model may take this long
 
 
 @dataclass(frozen=True)
-class Progress:
+class Status:
     """One moment of a run; seconds throughout, None where it cannot be known yet."""
 
     run: str
@@ -44,19 +44,19 @@ class Progress:
         return self.state in ("finished", "stopped")
 
 
-def observe(run: Path, now: float) -> Progress:
+def observe(run: Path, now: float) -> Status:
     """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
-    return progress(str(run), History.read(run / METRICS), now)
+    return status_of(str(run), History.read(run / METRICS), now)
 
 
-def progress(run: str, history: History, now: float) -> Progress:
+def status_of(run: str, history: History, now: float) -> Status:
     """Say where a run with this history stands at ``now``."""
     timed = _timed(history, now)
     rows = timed.metrics
     silent = max(0.0, now - rows[-1]["time"]) if rows else None
     state = _state(timed, silent)
     going = (silent or 0.0) if state in ("preparing", "running") else 0.0
-    return Progress(
+    return Status(
         run=run,
         state=state,
         note=_note(state, run, history, silent),

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from medtune.monitor.screen import Screen, line, summary
-from medtune.monitor.status import Progress, observe, time_of
+from medtune.monitor.status import Status, observe, time_of
 
 INTERVAL = 1.0  # seconds between two looks at the file
 
@@ -43,7 +43,7 @@ def _redraw(run: Path, console: Console, sleep: Sleep) -> None:
             live.update(_fitted(now, console), refresh=True)
 
 
-def _fitted(now: Progress, console: Console) -> Screen:
+def _fitted(now: Status, console: Console) -> Screen:
     """The screen as high as the terminal, less the line of the cursor."""
     return Screen(now, console.height - 1)
 

@@ -11,7 +11,7 @@ from typing import Any
 from medtune.errors import UserError
 from medtune.i18n import language, tr
 from medtune.metrics import Curve
-from medtune.monitor.status import Progress, latest, observe
+from medtune.monitor.status import Status, latest, observe
 from medtune.records import DIMENSIONS
 
 HOST = "127.0.0.1"
@@ -78,7 +78,7 @@ def page() -> str:
     return html.replace("__LANG__", "zh-CN" if language() == "zh" else "en").replace("__TEXTS__", texts)
 
 
-def snapshot(now: Progress) -> dict[str, Any]:
+def snapshot(now: Status) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
     history = now.history
     return {

@@ -22,6 +22,14 @@ from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
 
 TEMPLATES = Path(__file__).parent / "templates"
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(TEMPLATES),
+    trim_blocks=True,
+    keep_trailing_newline=True,  # the parts of a page follow each other line by line
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+    autoescape=False,  # Markdown: foreign text goes through escaped() and code()
+)
 SPECIAL = re.compile(r"([\\`*_\[\]~$#|])")  # what GitHub's Markdown could read as more than text
 MARKS = {"measured": "✅", "stale": "⚠️", "missing": "—"}
 VERDICTS = {"passed": "✅", "failed": "❌", "skipped": "—"}
@@ -40,18 +48,10 @@ def code(text: Any) -> str:
 
 def render(facts: Facts, lang: Lang, now: str, figures: set[str]) -> str:
     """The whole report; ``figures`` names the pictures there are, ``now`` is when it is written."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        keep_trailing_newline=True,  # the parts of a page follow each other line by line
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # Markdown: foreign text goes through escaped() and code()
-    )
     helpers = Helpers(facts, lang, figures)
     vocabulary: Json = {name: getattr(helpers, name) for name in dir(helpers) if not name.startswith("_")}
     vocabulary |= _values(facts, lang) | {"esc": escaped, "now": now, "version": versions()["medtune"]}
-    text = environment.get_template("report.md.j2").render(vocabulary)
+    text = ENVIRONMENT.get_template("report.md.j2").render(vocabulary)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

@@ -19,6 +19,7 @@ from medtune.report.markdown import TEMPLATES
 from medtune.report.numbers import Numbers
 
 # Signs as text: many systems have no emoji font, and a printer no colours of its own.
+ENVIRONMENT = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
 SIGNS = (("✅", "yes", "✓"), ("❌", "no", "✗"), ("⚠️", "warn", "!"))
 
 
@@ -39,8 +40,7 @@ def render(markdown: str, facts: Facts, lang: Lang, pictures: dict[str, str]) ->
     tokens = parser.parse(markdown)
     contents = _anchors(tokens)
     body = _polish(parser.renderer.render(tokens, parser.options, {}))
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    return environment.get_template("report.html.j2").render(
+    return ENVIRONMENT.get_template("report.html.j2").render(
         lang="zh-CN" if lang == "zh" else "en",
         title=tr("Training report: {run}", lang, run=facts.run.name),
         body=Markup(body),

@@ -213,7 +213,7 @@ class _Part:
     ) -> None:
         bits = self.form.to_bits(deepstack)
         for row, (example, place) in enumerate(zip(examples, places, strict=True)):
-            at = np.flatnonzero(example.tokens == trunk.chat.image_token)
+            at = np.flatnonzero(example.tokens == trunk.renderer.image_token)
             span = slice(place["first"], place["first"] + place["visual"])
             self._at[span] = at
             self._levels[span] = bits[:, row, at].swapaxes(0, 1)

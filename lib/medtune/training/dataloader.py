@@ -115,11 +115,11 @@ class DataLoader:
         columns: dict[str, list[np.ndarray]] = {name: [] for name in _ROW_TYPES}
         for row, index in enumerate(chosen):
             lesson = self.lessons[index]
-            at = np.flatnonzero((lesson.weights != 0) | lesson.compared_tokens)
+            at = np.flatnonzero((lesson.token_weights != 0) | lesson.compared_tokens)
             at = at[at > 0]  # nothing predicts the first token
             columns["at"].append(row * width + at - 1)
             columns["targets"].append(lesson.example.tokens[at])
-            columns["weights"].append(lesson.weights[at])
+            columns["token_weights"].append(lesson.token_weights[at])
             columns["sequence"].append(np.full(len(at), row))
             columns["dim"].append(np.full(len(at), DIMENSIONS.index(lesson.example.dim)))  # type: ignore[arg-type]
             columns["compared"].append(lesson.compared_tokens[at])
@@ -128,7 +128,7 @@ class DataLoader:
         rows = {n: np.concatenate([*p, np.zeros(room)]).astype(_ROW_TYPES[n]) for n, p in columns.items()}
         lessons = [self.lessons[index] for index in chosen]
         partners = iter(range(drawn, len(chosen)))
-        rows["term"] = np.array([lesson.term for lesson in lessons], np.float32)
+        rows["preference_weight"] = np.array([lesson.preference_weight for lesson in lessons], np.float32)
         rows["desirable"] = np.array([lesson.desirable for lesson in lessons], np.float32)
         rows["partner"] = np.array(
             [next(partners) if x.partner is not None else i for i, x in enumerate(lessons)], np.int32
@@ -140,7 +140,7 @@ class DataLoader:
 _ROW_TYPES = {
     "at": np.int32,
     "targets": np.int32,
-    "weights": np.float32,
+    "token_weights": np.float32,
     "sequence": np.int32,
     "dim": np.int32,
     "compared": np.float32,

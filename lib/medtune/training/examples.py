@@ -11,7 +11,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.progress import progress
 from medtune.records import Record
 from medtune.schemas import TrainConfig
@@ -29,6 +29,11 @@ class Material:
     valid: list[Lesson]
     priorities: Priorities
 
+    def order(self, config: TrainConfig) -> sampler.Order:
+        """Which training lessons each step draws."""
+        drawn = self.train.dims, self.train.lengths, self.priorities.draw
+        return sampler.order(*drawn, config.iters, config.batch_size, config.seed)
+
     def share(self, order: sampler.Order, cluster: Cluster) -> tuple[list[int], list[int]]:
         """Indices of the training and validation lessons that this machine works on."""
         if cluster.size == 1:  # all: another run draws others from the same store
@@ -42,9 +47,9 @@ class Material:
         return [self.train.items[index].example for index in mine[0]] + [self.valid[index].example for index in mine[1]]
 
 
-def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
+def gather(dataset: Dataset, renderer: Renderer, config: TrainConfig) -> Material:
     """Encode and weigh the records of train and valid, counted with the base model's own tokenizer and processor."""
-    _check_same_files(dataset, chat.base)
+    _check_same_files(dataset, renderer.base)
     records = {split: dataset.split(split) for split in ("train", "valid")}
     desirable = Counter(record.dim for record in records["train"] if record.label == 1)
     if not desirable:
@@ -59,13 +64,13 @@ def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
         )
     with progress(tr("tokens"), sum(map(len, records.values())), "rec") as bar:
         chosen = {split: [] for split in records}
-        for done, (split, record, example) in enumerate(_encoded(dataset, records, chat), 1):
+        for done, (split, record, example) in enumerate(_encoded(dataset, records, renderer), 1):
             bar.update(done, "")
             if record.dim in shares.draw:
                 chosen[split].append((record, example))
 
     def encode(record: Record) -> Example:
-        return chat.encode(record, dataset.root)
+        return renderer.encode(record, dataset.root)
 
     train = weighting.train(chosen["train"], encode, shares, config.objective, config.seed)
     valid = weighting.valid(chosen["valid"])
@@ -76,9 +81,11 @@ def gather(dataset: Dataset, chat: Chat, config: TrainConfig) -> Material:
     return Material(train, valid, shares)
 
 
-def _encoded(dataset: Dataset, records: dict[str, list[Record]], chat: Chat) -> Iterator[tuple[str, Record, Example]]:
+def _encoded(
+    dataset: Dataset, records: dict[str, list[Record]], renderer: Renderer
+) -> Iterator[tuple[str, Record, Example]]:
     for split, part in records.items():
-        for record, example in zip(part, encodings.examples(dataset, split, part, chat), strict=True):
+        for record, example in zip(part, encodings.examples(dataset, split, part, renderer), strict=True):
             yield split, record, example
 
 

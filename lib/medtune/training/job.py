@@ -19,12 +19,12 @@ from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.planner.plan import Plan
 from medtune.progress import progress
 from medtune.run import RESUME, WEIGHTS
 from medtune.schemas import TrainConfig
-from medtune.training import preflight, sampler, validation
+from medtune.training import preflight, validation
 from medtune.training.activations import RowFormat, Store
 from medtune.training.cluster import ALONE, Cluster
 from medtune.training.dataloader import DataLoader
@@ -72,7 +72,9 @@ def open_store(cache: Path, base: Base, architecture: Architecture, first: int) 
     return Store(cache / key[:16], form)
 
 
-def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, examples: Sequence[Example]) -> None:
+def fill_store(
+    store: Store, base: Base, renderer: Renderer, first: int, group: int, examples: Sequence[Example]
+) -> None:
     """Run the trunk over the examples that are not stored yet, with a model of its own that is dropped afterwards.
 
     ``group`` decoder layers are in memory at a time.
@@ -83,7 +85,7 @@ def fill_store(store: Store, base: Base, chat: Chat, first: int, group: int, exa
         return
     size = files.megabytes(store.check_disk(missing))
     print(tr("trunk cache: {n} examples, {size} in {folder}", n=len(missing), size=size, folder=store.folder))
-    trunk = Trunk(Architecture.of(base.load()), chat, first)
+    trunk = Trunk(Architecture.of(base.load()), renderer, first)
     total = len(trunk.cuts(group)) * sum(len(example.tokens) for example in missing)
     with progress(tr("trunk"), total, "tok") as bar:
         done = 0
@@ -137,23 +139,16 @@ def assemble(
     """
     check_share(config, cluster)
     plan = planner.for_run(config, dataset.root, run)
-    chat = Chat(base)
-    material = gather(dataset, chat, config)
+    renderer = Renderer(base)
+    material = gather(dataset, renderer, config)
     architecture = Architecture.of(base.load())
     first, below = config.lora.frozen(len(architecture.layers)), config.lora.below
-    order = order or sampler.order(
-        material.train.dims,
-        material.train.lengths,
-        material.priorities.draw,
-        config.iters,
-        config.batch_size,
-        config.seed,
-    )
+    order = order or material.order(config)
     mine = material.share(order, cluster)
     room = tempfile.TemporaryDirectory(prefix="medtune-preflight-")
     probes = preflight.probes(material.train.items, Path(room.name))
     examples = material.examples(mine) + [probe.example for probe in probes]
-    source, trunk = _source(plan, open_store(cache, base, architecture, first), base, architecture, chat, examples)
+    source, trunk = _source(plan, open_store(cache, base, architecture, first), base, architecture, renderer, examples)
     mx.random.seed(config.seed)  # not before: loading a model draws numbers, and a filled store loads none
     adapter = adapters.attach(architecture.model, config.lora)
     census = adapters.census(architecture.model)
@@ -169,8 +164,8 @@ def assemble(
 
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
-        preflight.preview(material.train.items, chat)
-        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], chat)
+        preflight.preview(material.train.items, renderer)
+        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], renderer)
 
     loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
     return TrainingJob(loop, checks, room, facts)
@@ -206,15 +201,15 @@ def _facts(
 
 
 def _source(
-    plan: Plan, store: Store, base: Base, architecture: Architecture, chat: Chat, examples: list[Example]
+    plan: Plan, store: Store, base: Base, architecture: Architecture, renderer: Renderer, examples: list[Example]
 ) -> tuple[Store | Trunk, dict[str, Any]]:
     """Where activations come from: the filled store, the model cut down to its top; or the trunk, run live."""
     first = plan.model.first
     facts: dict[str, Any] = {"trunk_seconds": 0.0, "trunk": {"used": False, "layers": first, "bytes": 0}}
     if not plan.cached:
-        return Trunk(architecture, chat, first, plan.train.lora.neftune), facts
+        return Trunk(architecture, renderer, first, plan.train.lora.neftune), facts
     started = time.perf_counter()
-    fill_store(store, base, chat, first, plan.group, examples)
+    fill_store(store, base, renderer, first, plan.group, examples)
     architecture.keep_from(first)
     facts["trunk_seconds"] = round(time.perf_counter() - started, 2)
     facts["trunk"] |= {"used": True, "bytes": store.bytes_for(examples)}

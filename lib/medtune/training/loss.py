@@ -21,20 +21,20 @@ MIN_UNLIKELY = 1e-5  # floor of 1 - p (Welleck et al. 2019, fairseq): p -> 1 mus
 class Rows(NamedTuple):
     """The supervised positions of one micro-batch; a tuple, so that a compiled step can take it.
 
-    Per row: at (S,): flat position in (B * T) that predicts the target; targets (S,) int32; weights (S,) float32
+    Per row: at (S,): flat position in (B * T) that predicts the target; targets (S,) int32; token_weights (S,) float32
     signed, 0 on padding; sequence (S,): which of the B; dim (S,): index of its dimension; compared (S,) float32: 1
-    where the row belongs to the answer's log-probability. Per sequence: term (B,) float32: weight of its preference
-    term, 0 without; desirable (B,) float32: 1 or 0; partner (B,) int32: the sequence it is compared with, else itself;
-    reference (B,) float32: log-probability of the answer under the base model.
+    where the row belongs to the answer's log-probability. Per sequence: preference_weight (B,) float32: of its
+    preference term, 0 without; desirable (B,) float32: 1 or 0; partner (B,) int32: the sequence it is compared with,
+    else itself; reference (B,) float32: log-probability of the answer under the base model.
     """
 
     at: mx.array
     targets: mx.array
-    weights: mx.array
+    token_weights: mx.array
     sequence: mx.array
     dim: mx.array
     compared: mx.array
-    term: mx.array
+    preference_weight: mx.array
     desirable: mx.array
     partner: mx.array
     reference: mx.array
@@ -42,11 +42,14 @@ class Rows(NamedTuple):
     @property
     def dim_of_sequence(self) -> mx.array:
         """Index of each sequence's dimension (B,)."""
-        return mx.zeros(self.term.shape, mx.int32).at[self.sequence].maximum(self.dim)
+        return mx.zeros(self.preference_weight.shape, mx.int32).at[self.sequence].maximum(self.dim)
 
     def only(self, dim: int) -> Rows:
         """The same rows with every weight of the other dimensions 0."""
-        return self._replace(weights=self.weights * (self.dim == dim), term=self.term * (self.dim_of_sequence == dim))
+        return self._replace(
+            token_weights=self.token_weights * (self.dim == dim),
+            preference_weight=self.preference_weight * (self.dim_of_sequence == dim),
+        )
 
 
 class Terms(NamedTuple):
@@ -126,12 +129,12 @@ def objective(logp: mx.array, rows: Rows, tokens: mx.array, drawn: mx.array, goa
     ``tokens`` and ``drawn`` (likelihood rows and sequences) count the whole optimizer step, all micro-batches and
     machines, so that the sum over micro-batches is the loss of the step, however it is cut.
     """
-    likelihood = signed_nll(logp, rows.weights) / mx.maximum(tokens, 1)
-    count = rows.term.shape[0]
+    likelihood = signed_nll(logp, rows.token_weights) / mx.maximum(tokens, 1)
+    count = rows.preference_weight.shape[0]
     total = sequence_sums(logp * rows.compared, rows.sequence, count)
     length = mx.maximum(sequence_sums(rows.compared, rows.sequence, count), 1)
-    preference = goal.gamma * rows.term * _preference(total, length, rows, goal) / mx.maximum(drawn, 1)
-    right = rows.weights > 0
+    preference = goal.gamma * rows.preference_weight * _preference(total, length, rows, goal) / mx.maximum(drawn, 1)
+    right = rows.token_weights > 0
     dims = len(DIMENSIONS)
     terms = Terms(
         nll=sequence_sums(mx.where(right, -logp, 0.0), rows.dim, dims),
@@ -146,7 +149,9 @@ def _preference(total: mx.array, length: mx.array, rows: Rows, goal: Objective) 
     """The preference term of each sequence (B,), from the log-probability and length of its answer."""
     rho = total - rows.reference
     if goal.negatives == "kto":
-        mismatched = mx.zeros(rows.term.shape).at[rows.partner].add(rows.term > 0) * (rows.term == 0)
+        mismatched = mx.zeros(rows.preference_weight.shape).at[rows.partner].add(rows.preference_weight > 0) * (
+            rows.preference_weight == 0
+        )
         kl = mx.maximum((mismatched * rho).sum() / mx.maximum(mismatched.sum(), 1), 0)
         return kto(rho, rows.desirable, kl, goal.beta)
     if goal.negatives == "dpo":

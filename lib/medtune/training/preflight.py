@@ -22,7 +22,7 @@ from rich.text import Text
 from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.model.arrays import random_key, scalar, set_random_key
-from medtune.model.renderer import Chat
+from medtune.model.renderer import Renderer
 from medtune.records import DIMENSIONS
 from medtune.training.cluster import ALONE
 from medtune.training.dataloader import DataLoader
@@ -63,12 +63,14 @@ def _inverted(path: Path, folder: Path) -> Path:
     return copy
 
 
-def check(step: Step, probe_loader: DataLoader, train_loader: DataLoader, mine: Sequence[int], chat: Chat) -> list[str]:
+def check(
+    step: Step, probe_loader: DataLoader, train_loader: DataLoader, mine: Sequence[int], renderer: Renderer
+) -> list[str]:
     """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it.
 
     ``mine`` are the training lessons this machine has activations of.
     """
-    problems = [*_leaks(step, probe_loader), *_blind(step, probe_loader), *_endless(train_loader.lessons, chat)]
+    problems = [*_leaks(step, probe_loader), *_blind(step, probe_loader), *_endless(train_loader.lessons, renderer)]
     first, last = _overfit(step, train_loader, mine)
     if not last < first:
         problems.append(
@@ -112,15 +114,15 @@ def _blind(step: Step, loader: DataLoader) -> Iterator[str]:
         yield tr("another image leaves the loss unchanged: the images do not reach the model")
 
 
-def _endless(lessons: Sequence[Lesson], chat: Chat) -> Iterator[str]:
+def _endless(lessons: Sequence[Lesson], renderer: Renderer) -> Iterator[str]:
     """Right answers whose last supervised token is not one that ends an answer when served."""
-    stops = set(chat.stop_ids)
+    stops = set(renderer.stop_ids)
     endless = [
         lesson.example.id
         for lesson in lessons
         if lesson.desirable
         and lesson.supervised
-        and int(lesson.example.tokens[np.flatnonzero(lesson.weights)[-1]]) not in stops
+        and int(lesson.example.tokens[np.flatnonzero(lesson.token_weights)[-1]]) not in stops
     ]
     if endless:
         yield tr(
@@ -161,7 +163,7 @@ def _untouched(step: Step) -> Iterator[None]:
         set_random_key(key)
 
 
-def preview(lessons: Sequence[Lesson], chat: Chat) -> None:
+def preview(lessons: Sequence[Lesson], renderer: Renderer) -> None:
     """Show what is learned of three examples, a colour for each sign of weight; on a terminal only.
 
     A log must not hold what patients wrote.
@@ -170,23 +172,25 @@ def preview(lessons: Sequence[Lesson], chat: Chat) -> None:
         return
     console = Console()
     by_dim = {dim: next((x for x in lessons if x.example.dim == dim and x.supervised), None) for dim in DIMENSIONS}
-    marked = next((x for x in lessons if (x.weights < 0).any()), None)
+    marked = next((x for x in lessons if (x.token_weights < 0).any()), None)
     console.print(
         Text.assemble(("+1 ", "green"), ("stressed ", "bold green"), ("wrong ", "bold red"), ("context", "dim"))
     )
     for lesson in [x for x in (marked, *by_dim.values()) if x is not None][:PREVIEWED]:
-        console.print(_coloured(lesson, chat), "")
+        console.print(_coloured(lesson, renderer), "")
 
 
-def _coloured(lesson: Lesson, chat: Chat) -> Text:
+def _coloured(lesson: Lesson, renderer: Renderer) -> Text:
     """The example's text, each run of equal weight in its colour, images as one mark."""
     text = Text(f"{lesson.example.id} ({lesson.example.dim}) ", "cyan")
-    usual = float(np.median(lesson.weights[lesson.weights > 0])) if (lesson.weights > 0).any() else 1.0
-    keep = lesson.example.tokens != chat.image_token
-    tokens, weights = lesson.example.tokens[keep], lesson.weights[keep]
-    cuts = [0, *(np.flatnonzero(np.diff(weights)) + 1).tolist(), len(tokens)]
+    usual = (
+        float(np.median(lesson.token_weights[lesson.token_weights > 0])) if (lesson.token_weights > 0).any() else 1.0
+    )
+    keep = lesson.example.tokens != renderer.image_token
+    tokens, token_weights = lesson.example.tokens[keep], lesson.token_weights[keep]
+    cuts = [0, *(np.flatnonzero(np.diff(token_weights)) + 1).tolist(), len(tokens)]
     for start, end in pairwise(cuts):
-        weight = float(weights[start]) if start < end else 0.0
+        weight = float(token_weights[start]) if start < end else 0.0
         style = "dim" if weight == 0 else "bold red" if weight < 0 else "bold green" if weight > usual else "green"
-        text.append(chat.tokenizer.decode(tokens[start:end].tolist()), style)
+        text.append(renderer.tokenizer.decode(tokens[start:end].tolist()), style)
     return text

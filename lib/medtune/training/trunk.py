@@ -13,14 +13,14 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from medtune.model.architecture import Activations, Architecture
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 
 
 class Trunk:
     """Runs the lower part of a model: images and tokens -> activations at decoder layer ``first``."""
 
-    def __init__(self, architecture: Architecture, chat: Chat, first: int, neftune: float = 0.0) -> None:
-        self.architecture, self.chat, self.first, self.neftune = architecture, chat, first, neftune
+    def __init__(self, architecture: Architecture, renderer: Renderer, first: int, neftune: float = 0.0) -> None:
+        self.architecture, self.renderer, self.first, self.neftune = architecture, renderer, first, neftune
 
     def cuts(self, group: int) -> list[tuple[int, int]]:
         """The layers [0, first) in ranges of ``group``; the deepstack levels stay within the first range."""
@@ -38,7 +38,7 @@ class Trunk:
 
     def embed(self, examples: Sequence[Example]) -> Activations:
         """Embeddings with the images in place, positions and all deepstack levels of a batch."""
-        return self.architecture.embed(*self.chat.inputs(examples))
+        return self.architecture.embed(*self.renderer.inputs(examples))
 
 
 def neftune_noise(shape: Sequence[int], alpha: float) -> mx.array:

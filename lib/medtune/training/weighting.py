@@ -21,21 +21,21 @@ Encode = Callable[[Record], Example]
 class Lesson:
     """One example with the final weight of each token.
 
-    weights (T,) float32: signed, of the likelihood term; term: weight of its preference term, 0 without; compared:
-    whether the log-probability of its answer is needed; partner: index of the lesson it is compared with.
+    token_weights (T,) float32: signed, of the likelihood term; preference_weight: of its preference term, 0 without;
+    compared: whether the log-probability of its answer is needed; partner: index of the lesson it is compared with.
     """
 
     example: Example
-    weights: np.ndarray
+    token_weights: np.ndarray
     desirable: bool = True
-    term: float = 0.0
+    preference_weight: float = 0.0
     compared: bool = False
     partner: int | None = None
 
     @property
     def supervised(self) -> int:
         """Tokens in the likelihood term."""
-        return int(np.count_nonzero(self.weights[1:]))  # nothing predicts the first token
+        return int(np.count_nonzero(self.token_weights[1:]))  # nothing predicts the first token
 
     @property
     def compared_tokens(self) -> np.ndarray:
@@ -85,10 +85,10 @@ def train(
             rejected[record.pair] = replace(lesson, compared=True)
             continue
         if whole and kind in ("auto", "apo", "kto"):
-            lesson = replace(lesson, term=penalty, compared=True)
+            lesson = replace(lesson, preference_weight=penalty, compared=True)
         if record.label == 1 and kind == "kto":
-            lesson = replace(lesson, term=reward, compared=True)
-        if lesson.supervised or lesson.term:
+            lesson = replace(lesson, preference_weight=reward, compared=True)
+        if lesson.supervised or lesson.preference_weight:
             index_of[record.id] = len(lessons)
             lessons.append(lesson)
     drawn = len(lessons)
@@ -103,17 +103,17 @@ def valid(pairs: Iterable[tuple[Record, Example]]) -> list[Lesson]:
     """Lessons of the validation split: right answers by plain likelihood, and every answer's log-probability."""
     lessons = []
     for record, example in pairs:
-        weights = (example.weights > 0).astype(np.float32) * record.label
-        lessons.append(Lesson(example, weights, bool(record.label), compared=True))
+        token_weights = (example.token_weights > 0).astype(np.float32) * record.label
+        lessons.append(Lesson(example, token_weights, bool(record.label), compared=True))
     return lessons
 
 
 def _likelihood(record: Record, example: Example, priorities: Priorities, kind: str) -> Lesson:
-    factor = np.where(example.weights < 0, priorities.penalty[record.dim], priorities.reward[record.dim])
-    weights = (example.weights * factor * record.weight).astype(np.float32)
+    factor = np.where(example.token_weights < 0, priorities.penalty[record.dim], priorities.reward[record.dim])
+    token_weights = (example.token_weights * factor * record.weight).astype(np.float32)
     if kind == "off" or (record.label == 0 and kind in ("apo", "kto", "dpo", "orpo")):
-        weights = np.maximum(weights, 0) * record.label
-    return Lesson(example, weights, bool(record.label))
+        token_weights = np.maximum(token_weights, 0) * record.label
+    return Lesson(example, token_weights, bool(record.label))
 
 
 def _pair(
@@ -128,8 +128,10 @@ def _pair(
     for record in records:
         if record.label == 1 and record.pair in rejected:
             index = index_of[record.id]
-            term = priorities.penalty[record.dim] * record.weight
-            lessons[index] = replace(lessons[index], term=term, compared=True, partner=len(lessons))
+            preference_weight = priorities.penalty[record.dim] * record.weight
+            lessons[index] = replace(
+                lessons[index], preference_weight=preference_weight, compared=True, partner=len(lessons)
+            )
             lessons.append(rejected.pop(record.pair))
     if not any(lesson.partner is not None for lesson in lessons):
         raise UserError(
@@ -147,4 +149,4 @@ def _mismatch(lessons: list[Lesson], records: Sequence[Record], encode: Encode, 
         other = record.model_copy(update={"messages": (*record.prompt, shuffled[index]), "spans": (), "label": 1})
         example = encode(other)
         lessons[index] = replace(lessons[index], partner=len(lessons))
-        lessons.append(Lesson(example, np.zeros_like(example.weights), compared=True))
+        lessons.append(Lesson(example, np.zeros_like(example.token_weights), compared=True))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from medtune.data.turns import Draft, Rejected, Turn, answered, has, identified, images_of, system_of, turn
+from medtune.data.rejections import Rejected
+from medtune.data.turns import Draft, Turn, answered, has, identified, images_of, system_of, turn
 
 NAME = "alpaca"
 KEYS = ("instruction", "output")

@@ -9,7 +9,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from medtune.data.turns import Draft, Rejected, has
+from medtune.data.rejections import Rejected
+from medtune.data.turns import Draft, has
 from medtune.records import Record
 
 NAME = "record"

@@ -18,7 +18,7 @@ from medtune.deployment.proof.canaries import Canary
 from medtune.model import adapters
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
-from medtune.model.renderer import Chat, Example
+from medtune.model.renderer import Example, Renderer
 from medtune.records import IMAGE_MARKER, Message
 
 ANSWER = 16  # tokens of the tuned answer that are compared
@@ -64,10 +64,10 @@ def spelled(message: Message) -> dict[str, Any]:
 
 def record(base: Base, run: Path, canaries: list[Canary], template_adds: str) -> References:
     """Ask base + adapter, then the same model without its adapters, then free it."""
-    chat, model = Chat(base), base.load()
+    renderer, model = Renderer(base), base.load()
     config = adapters.load(model, run)
     model.eval()
-    tuned = [_ask_tuned(model, chat, canary) for canary in canaries]
+    tuned = [_ask_tuned(model, renderer, canary) for canary in canaries]
     modules = dict(model.named_modules())
     model.update_modules(tree_unflatten([(key, modules[key].linear) for key in config.keys]))
     items = [
@@ -76,10 +76,10 @@ def record(base: Base, run: Path, canaries: list[Canary], template_adds: str) ->
             tokens=example.tokens,
             answer=answer,
             tuned=logprobs,
-            base=_logprobs(model, chat, example, answer),
+            base=_logprobs(model, renderer, example, answer),
             tuned_other=other,
-            tuned_text=chat.detokenize(answer),
-            base_text=chat.detokenize(_greedy(model, chat, example)),
+            tuned_text=renderer.detokenize(answer),
+            base_text=renderer.detokenize(_greedy(model, renderer, example)),
         )
         for canary, (example, answer, logprobs, other) in zip(canaries, tuned, strict=True)
     ]
@@ -88,43 +88,45 @@ def record(base: Base, run: Path, canaries: list[Canary], template_adds: str) ->
     return References(items, template_adds)
 
 
-def _ask_tuned(model: Any, chat: Chat, canary: Canary) -> tuple[Example, list[int], np.ndarray, np.ndarray | None]:
-    example = chat.prompt(canary.messages, canary.images)
-    answer = _greedy(model, chat, example)
+def _ask_tuned(
+    model: Any, renderer: Renderer, canary: Canary
+) -> tuple[Example, list[int], np.ndarray, np.ndarray | None]:
+    example = renderer.prompt(canary.messages, canary.images)
+    answer = _greedy(model, renderer, example)
     other = None
     if canary.other:
-        other = _logprobs(model, chat, chat.prompt(canary.messages, canary.other), answer)
-    return example, answer, _logprobs(model, chat, example, answer), other
+        other = _logprobs(model, renderer, renderer.prompt(canary.messages, canary.other), answer)
+    return example, answer, _logprobs(model, renderer, example, answer), other
 
 
-def _greedy(model: Any, chat: Chat, example: Example) -> list[int]:
+def _greedy(model: Any, renderer: Renderer, example: Example) -> list[int]:
     """The most likely continuation, up to ANSWER tokens, its end token included."""
     from mlx_vlm.models.cache import make_prompt_cache
 
     language = Architecture.of(model).language
     cache = make_prompt_cache(language)
-    ids, pixels = _inputs(chat, example, [])
+    ids, pixels = _inputs(renderer, example, [])
     logits = model(ids, cache=cache, **pixels).logits
     answer: list[int] = []
     while len(answer) < ANSWER:
         answer.append(int(logits[0, -1].argmax().item()))
-        if answer[-1] in chat.stop_ids:
+        if answer[-1] in renderer.stop_ids:
             break
         logits = language(mx.array([answer[-1:]]), cache=cache).logits
     return answer
 
 
-def _logprobs(model: Any, chat: Chat, example: Example, answer: list[int]) -> np.ndarray:
+def _logprobs(model: Any, renderer: Renderer, example: Example, answer: list[int]) -> np.ndarray:
     """(A, V) float32: log-probabilities of each position of ``answer``, given the prompt and the answer before."""
-    ids, pixels = _inputs(chat, example, answer)
+    ids, pixels = _inputs(renderer, example, answer)
     logits = model(ids, **pixels).logits[0, len(example.tokens) - 1 : -1].astype(mx.float32)
     return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
 
 
-def _inputs(chat: Chat, example: Example, answer: list[int]) -> tuple[mx.array, dict[str, mx.array]]:
+def _inputs(renderer: Renderer, example: Example, answer: list[int]) -> tuple[mx.array, dict[str, mx.array]]:
     """Token ids (1, T + A) and, with images, their patches and grids."""
     ids = mx.array(np.concatenate([example.tokens, np.array(answer, np.int32)]))[None]
-    pixels, grid = chat.pixels(example)
+    pixels, grid = renderer.pixels(example)
     if pixels is None or grid is None:
         return ids, {}
     return ids, {"pixel_values": mx.array(pixels), "image_grid_thw": mx.array(grid)}

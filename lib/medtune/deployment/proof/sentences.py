@@ -13,28 +13,28 @@ from medtune.deployment import proof
 from medtune.deployment.proof import Fault
 from medtune.i18n import Lang, Words, language, say, tr
 
-Row = Mapping[str, Any]  # {level, name, verdict, figures, faults}; of an older version {..., note}
+ProofRow = Mapping[str, Any]  # {level, name, verdict, figures, faults}; of an older version {..., note}
 SAID = 10  # faults in one line; a ruined folder has thousands
 
 
-def line(row: Row, lang: Lang | None = None) -> str:
+def line(row: ProofRow, lang: Lang | None = None) -> str:
     """For the screen: the verdict, the figures that matter and what is wrong."""
     head = f"  {row['level']} {name(row, lang)}: {tr(row['verdict'], lang)}"
     return " · ".join(part for part in (head, figures(row, lang), note(row, lang)) if part)
 
 
-def name(row: Row, lang: Lang | None = None) -> str:
+def name(row: ProofRow, lang: Lang | None = None) -> str:
     """The level's name."""
     level = _level(row)
     return say(level.NAME, lang) if level else str(row["name"])
 
 
-def figures(row: Row, lang: Lang | None = None) -> str:
+def figures(row: ProofRow, lang: Lang | None = None) -> str:
     """The level's sentence for its figures; "" where it has none."""
     return _filled(getattr(_level(row), "FIGURES", None), row.get("figures") or {}, lang)
 
 
-def note(row: Row, lang: Lang | None = None) -> str:
+def note(row: ProofRow, lang: Lang | None = None) -> str:
     """Why the level failed or was skipped; an older receipt has said so itself."""
     words, faults = getattr(_level(row), "SENTENCES", {}), row.get("faults") or []
     said = [fault(found, words, lang) for found in faults[:SAID]]
@@ -50,7 +50,7 @@ def fault(found: Fault, words: Mapping[str, Words], lang: Lang | None = None) ->
     return _filled(words.get(found["fault"]), values, lang) or f"{found['fault']} ({told})"
 
 
-def _level(row: Row) -> ModuleType | None:
+def _level(row: ProofRow) -> ModuleType | None:
     return next((module for _, module in proof.levels() if module.NAME["en"] == row["name"]), None)
 
 

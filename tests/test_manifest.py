@@ -1,4 +1,4 @@
-"""The census: round bins that hold every record, and the license that binds most."""
+"""The manifest's figures: round bins that hold every record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from medtune.data.manifest import BINS, bin_edges, strictest
+from medtune.data.manifest import BINS, bin_edges
 
 
 @pytest.mark.parametrize("longest", [1, 11, 12, 499, 500, 512, 2047, 2048, 100_000])
@@ -15,10 +15,3 @@ def test_bins_have_a_round_width_and_hold_the_longest_record(longest: int) -> No
     widths = {high - low for low, high in pairwise(edges)}
     assert len(widths) == 1 and str(widths.pop()).rstrip("0") in ("1", "2", "5")
     assert edges[0] == 0 and edges[-2] <= longest < edges[-1] and len(edges) - 1 <= BINS
-
-
-def test_the_strictest_license_wins_and_none_is_the_strictest() -> None:
-    assert strictest(["MIT", "CC0-1.0"]) == "MIT"
-    assert strictest(["Apache-2.0", "CC-BY-NC-4.0", "CC-BY-SA-4.0"]) == "CC-BY-NC-4.0"
-    assert strictest(["CC-BY-NC-4.0", "house rules"]) == "house rules"
-    assert strictest(["house rules", "unknown", "MIT"]) == "unknown"
