@@ -149,7 +149,7 @@ test: $(READY) ## the tests, without the slow ones
 	$(PY) -m pytest -m "not slow"
 
 test-fast: $(READY) ## the tests that need no model: seconds, while working
-	$(PY) -m pytest -m "not slow and not model"
+	$(PY) -m pytest -n 2 -m "not slow and not model"
 
 test-all: $(READY) ## all tests
 	$(PY) -m pytest
