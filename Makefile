@@ -64,7 +64,7 @@ endif
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
-.PHONY: test test-fast test-all check lint bench ablate lock notice audit clean ask
+.PHONY: test test-fast test-faults test-all check lint bench ablate lock notice audit clean ask
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -151,6 +151,9 @@ test: $(READY) ## the tests, without the slow ones
 test-fast: $(READY) ## the tests that need no model: seconds, while working
 	$(PY) -m pytest -n 2 -m "not slow and not model"
 
+test-faults: $(READY) ## hostile, damaged and made-up files through every tool: no traceback, nothing damaged taken for good
+	$(PY) -m pytest -m faults
+
 test-all: $(READY) ## all tests
 	$(PY) -m pytest
 
@@ -179,7 +182,7 @@ notice: $(READY) ## write the licences of the locked packages into NOTICE
 
 audit: $(READY) ## known faults of the locked packages, by pip-audit; asks the package index
 	@[ -x build/audit/bin/pip-audit ] || { $(PY) -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit; }
-	build/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 clean: ## remove caches, prepared data and reports; never adapters or raw data
 	rm -rf data/processed data/cache docs/reports build dist .pytest_cache .ruff_cache .mypy_cache
