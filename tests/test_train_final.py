@@ -22,7 +22,7 @@ from medtune.model.base import Base
 from medtune.model.renderer import Renderer
 from medtune.receipt import Receipt
 from medtune.run import WEIGHTS
-from medtune.training import cluster, job
+from medtune.training import cluster, job, validation
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
 
