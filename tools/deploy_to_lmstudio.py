@@ -15,6 +15,7 @@ from pathlib import Path
 
 from medtune import cli, config, files, receipt
 from medtune.deployment import preset, transaction
+from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
 from medtune.i18n import tr
 from medtune.model import runtime
@@ -37,6 +38,12 @@ def parse(argv: list[str] | None) -> Namespace:
     what.add_argument("--export", nargs=2, help=SUPPRESS)
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
+    parser.add_argument(
+        "--allow-remote-server",
+        action="store_true",
+        help="LMSTUDIO_URL may name another machine: the proof's questions, from the test set too, their images and "
+        "LM_API_TOKEN are sent there",
+    )
     args = parser.parse_args(argv)
     if args.export and args.export[0] != "hf":
         parser.error(f"--export {args.export[0]}: only hf is known")
@@ -54,6 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.rollback or args.undeploy:
         take_back(args, settings, run)
         return
+    Server.lmstudio(remote=args.allow_remote_server)  # an address that is refused: said now, not after the fusing
     runtime.start()
     from medtune.deployment import deploy
 
@@ -76,7 +84,7 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     deploy.check_gate(run, args.allow_failed_gate)
     path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
     with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
-        plan = deploy.plan(run, base, settings)
+        plan = deploy.plan(run, base, settings, remote=args.allow_remote_server)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
             stack.make()
@@ -90,7 +98,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+    plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
     done = run.deployment
     if args.pinned:
         stack.make()

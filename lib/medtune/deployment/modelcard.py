@@ -122,7 +122,7 @@ def _use(key: str) -> list[str]:
         tr("LM Studio: My Models, choose `{key}`, in the chat's sidebar the preset of the same name.", key=key),
         "",
         "```sh",
-        "mlx_vlm.server --model . --port 8080   # text and images, OpenAI API",
-        "mlx_lm.server --model . --port 8080    # text only",
+        "mlx_vlm.server --model . --host 127.0.0.1 --port 8080   # text and images, OpenAI API; for this machine only",
+        "mlx_lm.server --model . --host 127.0.0.1 --port 8080    # text only",
         "```",
     ]
