@@ -13,7 +13,7 @@ import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-from medtune import cli, config, files, receipt
+from medtune import cli, config, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
@@ -103,7 +103,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     if args.pinned:
         stack.make()
     done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    files.write_json(run.path / DEPLOYMENT, vars(done))
+    done.write(run.path / DEPLOYMENT)
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:

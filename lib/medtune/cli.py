@@ -14,6 +14,7 @@ from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
+PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
 FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
 
 
@@ -51,6 +52,7 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
 
     That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
     """
+    before = os.umask(PRIVATE)
     try:
         main(argv)
     except AlreadyDone as done:
@@ -65,6 +67,8 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
         sys.stdout.flush()
         print(tr("stopped"), file=sys.stderr)
         return 130
+    finally:
+        os.umask(before)
     return 0
 
 

@@ -76,7 +76,10 @@ def _made_of(training: Receipt, manifest: Receipt | None, matrices: str) -> list
         ),
     ]
     sources = manifest.results.get("sources", []) if manifest else []
-    said += [f"{source['path'].rpartition('/')[2]}: {source['records']}, {source['license']}" for source in sources]
+    said += [
+        tr("source {n}: {records} records, {license}", n=n, records=source["records"], license=source["license"])
+        for n, source in enumerate(sources, 1)  # not by name: a raw file may be called after a patient
+    ]
     return [f"- {line}" for line in said]
 
 

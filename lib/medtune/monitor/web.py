@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
 
         A foreign site that resolves to 127.0.0.1 names itself as host, a foreign page itself as origin.
         """
-        port = self.server.server_address[1]
+        port = self.connection.getsockname()[1]
         here = [name if port == HTTP else f"{name}:{port}" for name in (HOST, "localhost")]
         hosts, origins = (self.headers.get_all(name, []) for name in ("Host", "Origin"))
         return len(hosts) == 1 and hosts[0] in here and all(origin == f"http://{hosts[0]}" for origin in origins)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import files
+from medtune import dataset, files
 from medtune.errors import UserError
 from medtune.files import Json
 from medtune.i18n import tr
@@ -70,7 +70,7 @@ class Facts:
         if receipt is None:
             return None
         own = vars(receipt)
-        return _walk(own if path[0] in own else receipt.results, path)
+        return files.without_home(_walk(own if path[0] in own else receipt.results, path))
 
     def trusted(self, key: str) -> Any:
         """``look``, but None where the stage's files have changed since: then it speaks of another model."""
@@ -87,8 +87,8 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     """Read the receipts of ``run``, and of ``baseline`` where one is named; a run without training is a UserError."""
     stages = {name: _stage(name, run / f"{name}.json") for name in STAGES[1:]}
     training = stages["training"].receipt
-    dataset = training.results.get("dataset") if training else None  # an imported adapter's is not known
-    data = Path(dataset["path"]) if dataset else None
+    trained_on = training.results.get("dataset") if training else None  # an imported adapter's is not known
+    data = Path(trained_on["path"]) if trained_on else None
     stages["manifest"] = _stage("manifest", (data or run) / MANIFEST)
     history = History.read(run / METRICS)
     if training is None and not history.metrics:
@@ -116,10 +116,16 @@ def _checked(stage: Stage, run: Path, data: Path | None) -> Stage:
         return stage
     receipt = stage.receipt
     folders = [stage.path.parent, run, *([data] if data else [])]
-    changed = [name for name, digest in receipt.inputs.items() if _differs(_found(name, folders), digest)]
+    raw = dataset.sources(stage.path.parent)
+    found = {name: raw.get(name) or _found(name, folders) for name in receipt.inputs}
+    changed = [
+        dataset.mark(name) if "/" in name else name
+        for name, digest in receipt.inputs.items()
+        if _differs(found[name], digest)
+    ]
     changed += [name for name, digest in receipt.outputs.items() if files.lost(stage.path.parent / name, digest)]
     changed += _adapters(receipt.results, run) + _deployed(receipt.results)
-    return replace(stage, changed=tuple(dict.fromkeys(changed)))
+    return replace(stage, changed=tuple(dict.fromkeys(files.without_home(changed))))
 
 
 def _found(name: str, folders: list[Path]) -> Path | None:
