@@ -50,6 +50,11 @@ class Facts:
     baseline: Facts | None = None  # another run that this one is compared with
 
     @property
+    def place(self) -> str:
+        """The run's folder as a report writes it."""
+        return files.without_home(str(self.run))
+
+    @property
     def origin(self) -> Origin | None:
         """Where this run came from, where that is noted."""
         return Run(self.run).origin
@@ -61,7 +66,9 @@ class Facts:
             return ""
         configs, data = self.origin
         profile = configs.removeprefix("configs/")
-        return f" PROFILE={profile}" if data == f"data/processed/{profile}" else f" CONFIGS={configs} DATA={data}"
+        if data == f"data/processed/{profile}":
+            return f" PROFILE={profile}"
+        return files.without_home(f" CONFIGS={configs} DATA={data}")
 
     def look(self, key: str) -> Any:
         """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
