@@ -64,7 +64,7 @@ endif
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
-.PHONY: test test-fast test-all check lint bench ablate lock clean ask
+.PHONY: test test-fast test-all check privacy-check lint bench ablate lock clean ask
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -161,6 +161,9 @@ lint: $(READY) ## format, lint and types
 
 check: lint ## what CI runs: lint, then the tests
 	@$(MAKE) --no-print-directory test
+
+privacy-check: $(READY) ## every tool on the demo, watched: what would leave this machine
+	$(PY) tools/check_privacy.py --out build/privacy
 
 bench: $(READY) ## speed and memory beside mlx-vlm and mlx-lm
 	$(PY) tools/bench_training.py --out build/bench
