@@ -64,7 +64,7 @@ endif
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
-.PHONY: test test-fast test-all check privacy-check lint bench ablate lock clean ask
+.PHONY: test test-fast test-faults test-all check privacy-check lint bench ablate lock notice audit clean ask
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -149,7 +149,10 @@ test: $(READY) ## the tests, without the slow ones
 	$(PY) -m pytest -m "not slow"
 
 test-fast: $(READY) ## the tests that need no model: seconds, while working
-	$(PY) -m pytest -m "not slow and not model"
+	$(PY) -m pytest -n 2 -m "not slow and not model"
+
+test-faults: $(READY) ## hostile, damaged and made-up files through every tool: no traceback, nothing damaged taken for good
+	$(PY) -m pytest -m faults
 
 test-all: $(READY) ## all tests
 	$(PY) -m pytest
@@ -173,8 +176,16 @@ ablate: $(MANIFEST) ## train with and without the penalty term and compare
 	  --out build/ablation $(call set,ablate)
 
 lock: ## resolve requirements.lock again from pyproject.toml (needs uv)
-	uv pip compile --quiet --upgrade --universal --no-emit-index-url --no-header --python-version 3.11 \
+	uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
 	  --extra dev pyproject.toml -o requirements.lock
+	@$(MAKE) --no-print-directory notice
+
+notice: $(READY) ## write the licences of the locked packages into NOTICE
+	$(PY) tools/make_notice.py
+
+audit: $(READY) ## known faults of the locked packages, by pip-audit; asks the package index
+	@[ -x build/audit/bin/pip-audit ] || { $(PY) -m venv build/audit && build/audit/bin/python -m pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 clean: ## remove caches, prepared data and reports; never adapters or raw data
 	rm -rf data/processed data/cache docs/reports build dist .pytest_cache .ruff_cache .mypy_cache

@@ -84,7 +84,7 @@ def test_make_alone_lists_the_targets(project: Path) -> None:
 
 
 def test_the_fast_tests_are_those_that_need_no_model(project: Path) -> None:
-    assert make(project, "test-fast")[0] == ["-m pytest -m not slow and not model"]
+    assert make(project, "test-fast")[0] == ["-m pytest -n 2 -m not slow and not model"]
 
 
 def test_a_fresh_project_goes_through_every_stage_in_order(project: Path) -> None:
