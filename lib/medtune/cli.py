@@ -18,6 +18,7 @@ from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
+PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
 
 
@@ -99,6 +100,7 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
 
     That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
     """
+    before = os.umask(PRIVATE)
     try:
         _check_words(sys.argv[1:] if argv is None else argv)
         main(argv)
@@ -118,6 +120,8 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
         _flush()
         print(say(start.STOPPED), file=sys.stderr)
         return start.INTERRUPTED
+    finally:
+        os.umask(before)
     return 0
 
 

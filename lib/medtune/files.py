@@ -1,13 +1,14 @@
-"""Files between the stages: atomic writes, JSON lines that know their line number, hashes."""
+"""Files between the stages: atomic writes, JSON lines that know their line number, hashes, paths without a name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -177,3 +178,26 @@ def megabytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
+
+
+def without_home(value: Any) -> Any:
+    """A JSON-able value in which ``~`` stands for the home wherever a path begins with it, also in a sentence.
+
+    The home's path is the person's name, which no receipt and no report holds.
+    """
+    homes = {str(home) for home in (Path.home(), Path.home().resolve()) if home.parent != home}
+    begins = "|".join(map(re.escape, sorted(homes, key=len, reverse=True)))
+    return _each(value, lambda text: re.sub(rf"(?<![\w.~/-])(?:{begins})(?![\w.-])", "~", text)) if homes else value
+
+
+def with_home(value: Any) -> Any:
+    """What ``without_home`` was told: each text that begins with the home's sign begins with its path."""
+    return _each(value, lambda text: f"{Path.home()}{text[1:]}" if text == "~" or text.startswith("~/") else text)
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {_each(key, change): _each(part, change) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value

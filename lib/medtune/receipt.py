@@ -45,7 +45,7 @@ class Receipt:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides the result: stage, settings and inputs; not when or where it ran."""
-        return files.hash_of([self.stage, self.config, self.inputs])
+        return files.hash_of(files.without_home([self.stage, self.config, self.inputs]))
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
@@ -55,7 +55,7 @@ class Receipt:
                 tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=VERBS.get(path.name, "all"))
             )
         try:
-            return cls(**files.read_json(path))
+            return cls(**files.with_home(files.read_json(path)))
         except TypeError:
             raise UserError(
                 tr(
@@ -69,6 +69,10 @@ class Receipt:
     def found(cls, path: Path) -> Receipt | None:
         """The receipt at ``path``, None where there is none."""
         return cls.read(path) if path.exists() else None
+
+    def write(self, path: Path) -> None:
+        """Write it atomically."""
+        files.write_json(path, files.without_home(vars(self)))
 
 
 class AlreadyDone(Exception):
@@ -106,7 +110,7 @@ def stage(
     yield receipt
     receipt.finished = _moment(time.time())
     receipt.seconds = round(time.time() - started, 3)
-    files.write_json(path, vars(receipt))
+    receipt.write(path)
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:

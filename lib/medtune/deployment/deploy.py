@@ -38,6 +38,7 @@ class Deployment:
     system_prompt: str
     home: Path | None
     place: Place
+    remote: bool = False  # whether the proof may ask an LM Studio on another machine
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +85,8 @@ class Deployment:
     def advice(self) -> list[str]:
         """For the screen, after it is done: what to click and what to ask first."""
         at = self.place.folder
+        server = "mlx_vlm.server" if self.base.sees else "mlx_lm.server"
+        serve = f"{sys.executable} -m {server} --host 127.0.0.1 --model {at}"  # its own choice is every network
         done = (
             tr("deployed: {folder}", folder=at)
             if self.home
@@ -98,17 +101,12 @@ class Deployment:
             )
             + (tr("; drop an image in") if self.base.sees else ""),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
-            tr(
-                "without LM Studio: {python} -m {server} --model {folder}",
-                python=sys.executable,
-                server="mlx_vlm.server" if self.base.sees else "mlx_lm.server",
-                folder=at,
-            ),
+            tr("without LM Studio: {command}", command=serve),
         ]
 
 
-def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
-    """Read base and adapters and decide everything."""
+def plan(run: Run, base: Base, config: DeployConfig, *, remote: bool = False) -> Deployment:
+    """Read base and adapters and decide everything; ``remote``: the proof may ask an LM Studio on another machine."""
     folder.check(base)
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
@@ -116,7 +114,7 @@ def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
     with templates.tried(base.chat_template, base.path), libraries.reading(base.path):
         chat_template = template.with_system_prompt(base.chat_template, prompt)
     home, place = lmstudio.home(config.home), Place.of(run.path, config)
-    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
+    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place, remote)
 
 
 def check_gate(run: Run, allowed: bool) -> None:
@@ -225,6 +223,7 @@ def _subject(plan: Deployment, staged: Path) -> Subject:
         references=recorded,
         key=plan.key,
         home=plan.home,
+        remote=plan.remote,
     )
 
 

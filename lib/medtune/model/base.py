@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,13 +70,26 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+        with _online():
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
     except (HfHubHTTPError, OSError) as error:
         raise UserError(tr("{name}: the download failed ({error})", name=name, error=error)) from error
 
 
 class NotHere(UserError):
     """No folder of this name; one that is there and refused is a UserError of another kind."""
+
+
+@contextmanager
+def _online() -> Iterator[None]:
+    """The one moment at which Hugging Face's libraries may open a connection."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = False
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = True
 
 
 @dataclass(frozen=True)
