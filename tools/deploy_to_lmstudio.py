@@ -13,14 +13,14 @@ import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-from medtune import cli, config, files, receipt
+from medtune import cli, config, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.transaction import Place
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.receipt import DEPLOYMENT
-from medtune.run import Run
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
 
@@ -72,10 +72,14 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
+    run.as_trained(WEIGHTS, CONFIG)
     base = Base.of_training(run.training.results)
     deploy.check_gate(run, args.allow_failed_gate)
     path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
-    with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
+    place = Place.of(run.path, settings)
+    with receipt.stage(
+        path, settings, inputs=inputs, overrides=args.set, undo=lambda: transaction.take_back(place)
+    ) as done:
         plan = deploy.plan(run, base, settings)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
@@ -95,7 +99,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     if args.pinned:
         stack.make()
     done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    files.write_json(run.path / DEPLOYMENT, vars(done))
+    done.write(run.path / DEPLOYMENT)
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -118,14 +119,22 @@ def _line(metric: Metric) -> str:
 
 
 def _parsed(lines: Iterable[str]) -> Iterator[Metric]:
-    """The metrics on these lines; one that a killed process left half written is passed over."""
+    """The metrics on these lines; what a killed process left half written, or is damaged, is passed over."""
     for line in lines:
         try:
             metric = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(metric, dict) and "kind" in metric and "step" in metric:
+        if isinstance(metric, dict) and type(metric.get("step")) is int and _is_metric(metric):
             yield metric
+
+
+def _is_metric(metric: Metric) -> bool:
+    """Whether it holds what its readers count on."""
+    if metric.get("kind") in ("train", "valid"):
+        loss = metric.get("loss")
+        return isinstance(loss, (int, float)) and isfinite(loss)
+    return isinstance(metric.get("file" if metric.get("kind") == "checkpoint" else "name", ""), str)
 
 
 def _lookup(metric: Metric, key: str) -> Any:

@@ -24,7 +24,7 @@ from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.adapters import AdapterConfig
-from medtune.model.base import Base
+from medtune.model.base import Base, check_links
 from medtune.model.families import Family
 from medtune.model.tensors import Shard, Tensor, Weights
 from medtune.run import CONFIG, WEIGHTS
@@ -54,6 +54,7 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
 
     ``scale`` replaces the multiplier it states.
     """
+    check_links(source)
     config = files.read_json(source / CONFIG)
     path = next((source / name for name in FILES if (source / name).exists()), None)
     if path is None:
@@ -108,7 +109,7 @@ def _mlx(source: Path, family: Family, config: Mapping[str, Any], stored: Mappin
 def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
     """A number above 0 that the adapter's config must state."""
     value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise UserError(
             tr(
                 "{folder}: adapter_config.json states no {key} (found {value!r}); copy the adapter again",
@@ -122,6 +123,8 @@ def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
 
 def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
     """Write the portable form to ``out``; every tensor without a place in ``base``, or misshapen, is listed instead."""
+    if not math.isfinite(found.scale):
+        raise UserError(tr("the multiplier is {scale}: no number; give one with --scale", scale=found.scale))
     adapted = deltas.paired(found.tensors, found.scale, found.dora, found.layout)
     stored = Weights.open(base.path).tensors
     problems = [problem for delta in adapted if (problem := _misfit(delta, stored, base))]

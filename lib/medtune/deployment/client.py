@@ -10,12 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from medtune.errors import UserError
 from medtune.i18n import tr
 
+LONGEST = 2**26  # bytes of an answer that are read
 LMSTUDIO = "http://127.0.0.1:1234"
 # Sent with every question: the apps' own defaults (temperature 0.8, repeat penalty 1.1) would change the answers.
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 1, "min_p": 0.0, "repeat_penalty": 1.0, "seed": 0}
@@ -39,17 +41,29 @@ class Server:
         """LM Studio's longer description: key or id, format, vision. [] from another server."""
         for path, field in (("/api/v1/models", "models"), ("/api/v0/models", "data")):
             try:
-                return self._call(path)[field]
+                found = self._call(path).get(field)
             except UnknownPath:
                 continue
+            return found if isinstance(found, list) else []
         return []
 
     def complete(self, model: str, messages: Iterable[Mapping[str, Any]], max_tokens: int) -> str:
-        """The greedy answer to OpenAI-style messages (see ``with_images``)."""
-        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stream": False, **GREEDY}
-        return self._call("/v1/chat/completions", asked)["choices"][0]["message"]["content"]
+        """The greedy answer to OpenAI-style messages (see ``with_images``).
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        An answer without content is an empty one: a thinking model that did not come to its answer says nothing.
+        """
+        path = "/v1/chat/completions"
+        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stream": False, **GREEDY}
+        said = self._call(path, asked)
+        try:
+            content = said["choices"][0]["message"].get("content")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise _not_openai(self.url + path, said) from None
+        if not isinstance(content, (str, type(None))):
+            raise _not_openai(self.url + path, said)
+        return content or ""
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {self.token}"} if self.token else {}
         )
@@ -57,12 +71,14 @@ class Server:
         request = urllib.request.Request(self.url + path, data=data, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                said = json.loads(answer.read())
+                said = json.loads(answer.read(LONGEST))
         except urllib.error.HTTPError as error:
             raise _refusal(self.url + path, error) from None
-        except (OSError, json.JSONDecodeError) as error:  # URLError, timeouts and resets are OSErrors
-            raise NotRunning(self.url + path, str(error)) from None
-        if isinstance(said, dict) and "error" in said:  # LM Studio answers an unknown path with 200 and an error
+        except (OSError, HTTPException, ValueError, RecursionError) as error:  # URLError and timeouts are OSErrors
+            raise NotRunning(self.url + path, str(error)[:300]) from None
+        if not isinstance(said, dict):
+            raise _not_openai(self.url + path, said)
+        if said.get("error"):  # LM Studio answers an unknown path with 200 and an error
             kind = UnknownPath if "endpoint" in str(said["error"]).lower() else UserError
             raise kind(tr("{url}: {error}", url=self.url + path, error=said["error"]))
         return said
@@ -78,6 +94,11 @@ class NotRunning(UserError):
 
 class UnknownPath(UserError):
     """The server does not know this part of the API."""
+
+
+def _not_openai(url: str, said: Any) -> UserError:
+    shown = json.dumps(said, ensure_ascii=False)[:200]
+    return UserError(tr("{url}: an answer of an unknown form ({said}); is it LM Studio's server?", url=url, said=shown))
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> UserError:

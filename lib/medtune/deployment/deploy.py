@@ -236,7 +236,7 @@ def inputs(run: Run, base: Base, config: DeployConfig) -> dict[str, str]:
     """What decides a deploy: the adapters, the base, and where the folder goes (LM Studio may be installed later)."""
     place = str(Place.of(run.path, config).folder.absolute())
     return {
-        WEIGHTS: files.sha256(run.weights),
+        WEIGHTS: files.digest(run.weights),
         "base_model": base.weights_hash,
         "folder": files.hash_of(place),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from medtune.i18n import tr
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.tensors import Shard
-from medtune.run import CONFIG, WEIGHTS
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import Lora
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
@@ -56,22 +56,48 @@ class AdapterConfig:
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Read a folder's adapter_config.json; one that does not name full paths is refused."""
+        """Read a folder's adapter_config.json, as its training left it; one that lacks full paths is refused."""
+        Run(folder).as_trained(CONFIG)
         path = folder / CONFIG
         raw = files.read_json(path)
-        parameters = raw.get("lora_parameters", {})
-        missing = [key for key in ("rank", "scale", "keys") if key not in parameters]
-        if missing:
+        parameters = raw.get("lora_parameters") if isinstance(raw, dict) else None
+        if not isinstance(parameters, dict):
+            parameters = {}
+        dropout = parameters.get("dropout", 0.0)
+        wanted = {
+            "rank": _whole_number(parameters.get("rank")),
+            "scale": _number(parameters.get("scale")),
+            "dropout": _number(dropout) and 0 <= dropout < 1,
+            "keys": _names(parameters.get("keys")),
+        }
+        wrong = [key for key, passed in wanted.items() if not passed]
+        if wrong:
             raise UserError(
-                f"{path}: lora_parameters lacks {', '.join(missing)}; import it with tools/import_adapter.py"
+                tr(
+                    "{path}: lora_parameters lacks a usable {keys}; import it with tools/import_adapter.py",
+                    path=path,
+                    keys=", ".join(wrong),
+                )
             )
         return cls(
-            rank=int(parameters["rank"]),
+            rank=parameters["rank"],
             scale=float(parameters["scale"]),
-            dropout=float(parameters.get("dropout", 0.0)),
+            dropout=float(dropout),
             keys=tuple(parameters["keys"]),
             dora=raw.get("fine_tune_type") == "dora",
         )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole_number(value: Any) -> bool:
+    return _number(value) and isinstance(value, int) and value > 0
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
 
 def scale_of(lora: Lora) -> float:
@@ -121,7 +147,10 @@ def _wrap(model: nn.Module, config: AdapterConfig) -> None:
 
 
 def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfig:
-    """Put the adapters of ``folder`` onto a fresh base; every mismatch of names or shapes is listed and refused."""
+    """Put the adapters of ``folder`` onto a fresh base, as they were trained.
+
+    Every mismatch of names or shapes is listed and refused.
+    """
     config = AdapterConfig.read(folder)
     _wrap(model, config)
     load_tensors(model, folder / weights)
@@ -129,7 +158,11 @@ def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfi
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:
-    """The tensors of an adapter file by full name; a UserError where it is missing or damaged."""
+    """The tensors of an adapter file by full name; a UserError where it is missing, damaged or not finite.
+
+    In the folder of a finished run it must be what the training left.
+    """
+    Run(path.parent).as_trained(path.name)
     try:
         Shard.open(path)  # MLX would find a short file only when it reads the tensors
     except FileNotFoundError:
@@ -137,7 +170,24 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
     except UserError:
         raise UserError(tr("{path}: damaged; bring it back or train again", path=path)) from None
     stored: Any = mx.load(str(path))
+    check_finite(stored, str(path))
     return stored
+
+
+def check_finite(tensors: Mapping[str, mx.array], where: str) -> None:
+    """Raise a UserError that names the tensors with a NaN or an infinity among their numbers."""
+    spoiled = [name for name, value in tensors.items() if not mx.isfinite(value).all().item()]
+    if spoiled:
+        raise UserError(
+            tr(
+                "{where}: {n} of {all} tensors hold numbers that are not finite (first: {first}): a training that "
+                "diverged; take an earlier checkpoint, or train with a lower learning rate",
+                where=where,
+                n=len(spoiled),
+                all=len(tensors),
+                first=spoiled[0],
+            )
+        )
 
 
 def load_tensors(model: nn.Module, path: Path) -> None:
@@ -161,7 +211,8 @@ def tensors(model: nn.Module) -> dict[str, mx.array]:
 
 
 def save_tensors(path: Path, tensors: dict[str, mx.array]) -> None:
-    """Write adapter tensors atomically, with the header that says they are MLX's."""
+    """Write adapter tensors atomically, with the header that says they are MLX's; what is not finite is refused."""
+    check_finite(tensors, str(path))
     with files.atomic(path) as partial:
         mx.save_safetensors(str(partial), tensors, {"format": "mlx"})
 

@@ -14,7 +14,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import families
 from medtune.model.families import Family
-from medtune.model.tensors import Shard
+from medtune.model.tensors import Shard, indexed
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -28,7 +28,23 @@ SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
 def _checked(name: str, folder: Path) -> Base:
     if not (folder / "config.json").exists():
         raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
+    check_links(folder)
+    indexed(folder)  # the libraries open what the index names
     return Base(name, folder)
+
+
+def check_links(folder: Path) -> None:
+    """Raise a UserError where a link leads out of a model's folder: what it shows may be somebody's own file."""
+    outside = files.outward(folder)
+    if outside:
+        raise UserError(
+            tr(
+                "{folder}: links out of the folder ({names}); put the files themselves there, or name the folder they "
+                "are in",
+                folder=folder,
+                names=", ".join(outside),
+            )
+        )
 
 
 def _lmstudio_folder(key: str) -> Path | None:

@@ -138,12 +138,31 @@ class Weights:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the model's tensors, sorted by name."""
-    index = folder / INDEX
-    named = sorted(set(files.read_json(index).get("weight_map", {}).values())) if index.exists() else []
+    named = sorted(indexed(folder))
     found = [folder / name for name in named if (folder / name).exists()] or sorted(folder.glob("model*.safetensors"))
     if not found:
         raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=folder))
     return found
+
+
+def indexed(folder: Path) -> set[str]:
+    """The files that the folder's index names, none without one; a UserError where it names what is not in it."""
+    if not (folder / INDEX).exists():
+        return set()
+    index = files.read_json(folder / INDEX)
+    named = index.get("weight_map", {}) if isinstance(index, dict) else None
+    if not isinstance(named, dict):
+        raise UserError(tr("{path}: no index of weights; download the model again", path=folder / INDEX))
+    strange = [name for name in named.values() if not files.plain(name)]
+    if strange:
+        raise UserError(
+            tr(
+                "{path}: names a file outside its folder ({name!r}); download the model again",
+                path=folder / INDEX,
+                name=strange[0],
+            )
+        )
+    return set(named.values())
 
 
 @dataclass(frozen=True)

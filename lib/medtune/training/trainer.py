@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map
 
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import adapters
@@ -150,16 +151,26 @@ class Trainer:
         """Loss over the whole validation set; the adapters are kept when they are the best so far."""
         started = time.perf_counter()
         losses, margin = validation.validate(self.step, self.valid_loader, self.config)
+        if not math.isfinite(losses.loss):
+            raise UserError(
+                tr(
+                    "step {step}: the validation loss is not finite; the last checkpoint is kept; look at valid.jsonl "
+                    "or lower optimizer.learning_rate",
+                    step=number,
+                )
+            )
         better = self.state.validated(losses, margin, gradient_norms)
         log.validated(number, losses, margin, time.perf_counter() - started)
         if better and self.config.select.by == "val_loss":
             self._save_adapters(WEIGHTS)
+            self.state.kept = files.sha256(self.folder / WEIGHTS)
 
     def _checkpoint(self, log: RunLog) -> None:
         state = self.state
         name = f"{state.step:07d}_{WEIGHTS}"
         size = self._save_adapters(name)
-        state.saved.append({"step": state.step, "file": name, "bytes": size, "val_loss": state.last["val_loss"]})
+        row = {"step": state.step, "file": name, "bytes": size, "sha256": files.sha256(self.folder / name)}
+        state.saved.append({**row, "val_loss": state.last["val_loss"]})
         checkpoints.prune(self.folder, state, self.config.keep_last)
         self._save_state()
         log.checkpoint(name)

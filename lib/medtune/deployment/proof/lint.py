@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medtune import files
 from medtune.deployment import folder
 from medtune.deployment.proof import Fault
 from medtune.errors import UserError
 from medtune.i18n import Words
 from medtune.model import families
-from medtune.model.tensors import INDEX, Shard
+from medtune.model.tensors import INDEX, Shard, indexed
 from medtune.run import CONFIG
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -139,15 +138,21 @@ def _adapters(path: Path) -> Iterator[Fault]:
 
 
 def _index_is_right(path: Path) -> bool:
-    index = path / INDEX
-    named = set(files.read_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    try:
+        named = indexed(path)
+    except UserError:
+        return False
     return bool(named) and all((path / name).exists() for name in named)
 
 
 def _index(path: Path) -> Iterator[Fault]:
     if not (path / INDEX).exists():
         return
-    named = set(files.read_json(path / INDEX).get("weight_map", {}).values())
+    try:
+        named = indexed(path)
+    except UserError as error:
+        yield {"fault": "unreadable", "file": INDEX, "error": str(error)}
+        return
     present = {file.name for file in path.glob("model*.safetensors")}
     for name in sorted(named - present):
         yield {"fault": "named_not_there", "file": name, "index": INDEX}
