@@ -96,6 +96,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
 
     plan = deploy.plan(run, Base.of_training(run.training.results), settings)
     done = run.deployment
+    deploy.check_unchanged(done)
     if args.pinned:
         stack.make()
     done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]

@@ -7,10 +7,12 @@ writes  RUN/adapters.safetensors, adapter_config.json, then RUN/training.json (w
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from medtune import cli, files, receipt
 from medtune.config import Strict
+from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, help="the multiplier, where the adapter's config states it wrongly")
     parser.add_argument("--system-prompt", default="", help="the system prompt it was trained with")
     args = parser.parse_args(argv)
+    if args.scale is not None and not math.isfinite(args.scale):
+        raise UserError(tr("--scale {scale}: no number to multiply with; write one as 2.0", scale=args.scale))
     settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)
     base = Base.find(args.base)
     inputs = {

@@ -102,7 +102,8 @@ def _mlx(source: Path, family: Family, config: Mapping[str, Any], stored: Mappin
     ours = {"A": "lora_a", "B": "lora_b"}
     split = [(*name.rpartition(".")[::2], value) for name, value in named.items()]
     renamed = {f"{module}.{ours.get(leaf, leaf)}": value for module, leaf, value in split}
-    scale = config.get("alpha", 0.1) / _stated(source, config, "rank")
+    alpha = _stated(source, config, "alpha") if "alpha" in config else 0.1  # mlx-vlm's own default
+    scale = alpha / _stated(source, config, "rank")
     return Foreign("mlx-vlm old", scale, float(config.get("dropout", 0.0)), False, renamed)
 
 
@@ -123,8 +124,6 @@ def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
 
 def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
     """Write the portable form to ``out``; every tensor without a place in ``base``, or misshapen, is listed instead."""
-    if not math.isfinite(found.scale):
-        raise UserError(tr("the multiplier is {scale}: no number; give one with --scale", scale=found.scale))
     adapted = deltas.paired(found.tensors, found.scale, found.dora, found.layout)
     stored = Weights.open(base.path).tensors
     problems = [problem for delta in adapted if (problem := _misfit(delta, stored, base))]

@@ -19,6 +19,7 @@ from medtune.evaluation import gate
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.model.tensors import Weights
+from medtune.receipt import Receipt
 from medtune.run import PREDICTIONS, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
@@ -102,10 +103,14 @@ class Deployment:
 
 
 def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
-    """Read base and adapters and decide everything."""
+    """Read base and adapters and decide everything; adapters that change nothing are refused."""
     folder.check(base)
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
+    if not any(change.fidelity.relative > 0 for change in changes):
+        raise UserError(
+            tr("{path}: the adapters change nothing: as they were before any training; train further", path=run.weights)
+        )
     prompt = _system_prompt(run, config.system_prompt)
     chat_template = template.with_system_prompt(base.chat_template, prompt)
     home, place = lmstudio.home(config.home), Place.of(run.path, config)
@@ -169,6 +174,20 @@ def prove(plan: Deployment, say: Callable[[str], None]) -> list[Verdict]:
         raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=plan.place.folder))
     subject = _subject(plan, plan.place.folder)
     return _prove(itertools.chain(proof.run(subject), proof.run(subject, after_commit=True)), say)
+
+
+def check_unchanged(receipt: Receipt) -> None:
+    """Refuse a folder whose files are no longer those its receipt names; ones that are the base's own L0 compares."""
+    ours = {Path(name): digest for name, digest in receipt.outputs.items() if Path(name).name not in folder.VERBATIM}
+    changed = [path for path, digest in ours.items() if files.lost(path, digest)]
+    if changed:
+        raise UserError(
+            tr(
+                "{folder}: changed since it was deployed ({names}); run `make deploy` again",
+                folder=receipt.results["folder"],
+                names=", ".join(path.name for path in changed),
+            )
+        )
 
 
 def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None]) -> list[Verdict]:

@@ -15,7 +15,7 @@ from medtune.deployment import disk, matrices
 from medtune.deployment.deltas import Delta
 from medtune.deployment.fidelity import Fidelity, Tally
 from medtune.deployment.matrices import Form, Matrix
-from medtune.errors import UserError, raise_all
+from medtune.errors import raise_all
 from medtune.i18n import tr
 from medtune.model import families
 from medtune.model.tensors import HeaderEntry, Shard, Tensor, Weights, write_shard
@@ -47,10 +47,7 @@ class Change:
 def plan(
     weights: Weights, quantization: dict[str, Any] | None, deltas: list[Delta], precision: Precision
 ) -> list[Change]:
-    """Decide how each adapted matrix is stored; adapters that fit no matrix of the base are listed and refused.
-
-    So are adapters that change nothing.
-    """
+    """Decide how each adapted matrix is stored; adapters that fit no matrix of the base are listed and refused."""
     found = [(matrices.find(weights.tensors, quantization, delta.module), delta) for delta in deltas]
     problems = [
         tr(
@@ -63,10 +60,7 @@ def plan(
         if not delta.fits(matrix)
     ]
     raise_all(problems, tr("the adapters do not fit this base"))
-    changes = [_choose(matrix, delta, precision) for matrix, delta in found]
-    if not any(change.fidelity.relative > 0 for change in changes):
-        raise UserError(tr("the adapters change nothing: they are as they were before any training; train further"))
-    return changes
+    return [_choose(matrix, delta, precision) for matrix, delta in found]
 
 
 def _choose(matrix: Matrix, delta: Delta, precision: Precision) -> Change:

@@ -184,7 +184,8 @@ class _Part:
 
     def whole(self, key: str, place: Any) -> bool:
         """Whether an example is as it was stored; of one without a checksum only that it is there."""
-        if not isinstance(place, dict) or not all(isinstance(place.get(name), int) for name in PLACE):
+        known = isinstance(place, dict) and set(place) - {"checksum"} == set(PLACE)
+        if not known or not all(isinstance(value, int) for value in place.values()):
             return False
         if "checksum" in place:
             return place["checksum"] == self._checksum(key, place)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME: Words = {"en": "LM Studio itself", "zh": "LM Studio 本身"}
 AFTER_COMMIT = True
 FIGURES: Words = {
-    "en": "{like_tuned} of {telling} telling answers follow base + adapter's",
+    "en": "{like_tuned} of {telling} telling answers like base + adapter's",
     "zh": "{telling} 个能区分的回答中，{like_tuned} 个与基础模型加适配器一致",
 }
 SENTENCES: dict[str, Words] = {
