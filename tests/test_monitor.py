@@ -190,7 +190,7 @@ def test_the_screen_shows_what_the_last_rows_say() -> None:
 
 def test_a_run_that_has_not_begun_says_what_it_waits_for(tmp_path: Path) -> None:
     now = observe(tmp_path / "adapters_v9", time.time())
-    assert "make train RUN=" in shown(Screen(now), 200)
+    assert "make train RUN=" in shown(Screen(now), 400)
     assert any("metrics.jsonl" in text for text in summary(now))
 
 

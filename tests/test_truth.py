@@ -80,7 +80,7 @@ def test_a_multiplier_that_is_no_number_is_refused(
 ) -> None:
     run = write_run(tmp_path / "run", base, size=0.1)
     arguments = [str(run), "--base", str(base), "--out", str(tmp_path / "in")]
-    assert "no number to multiply with" in said(capsys, cli.call(import_adapter.main, [*arguments, f"--scale={scale}"]))
+    assert "not a number above 0" in said(capsys, cli.call(import_adapter.main, [*arguments, f"--scale={scale}"]))
     config = files.read_json(run / CONFIG)
     config["lora_parameters"]["scale"] = float(scale)
     (run / CONFIG).write_text(json.dumps(config), encoding="utf-8")

@@ -25,6 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--web", action="store_true", help="serve a local page instead of a screen")
     parser.add_argument("--port", type=int, default=web.PORT, help="port of the page (0: a free one)")
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--once", "--web", "--port")
+    cli.needs(parser, args, "--port", "--web")
     run = Run.chosen(args.run).path
     if args.once:
         watch.once(run, Console())

@@ -21,6 +21,7 @@ from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
+from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -51,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
     with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
+        folder.check(base)
         runtime.start()
         results, first = prepare(config, base, found, args.out)
         receipt.results = manifest.encoded_with(base) | results

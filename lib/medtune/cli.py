@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -17,9 +19,16 @@ CACHE = Path("data/cache/trunk")
 FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that says a wrong command line as everything else a person can fix: in one line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(tr("{message}; {prog} --help shows the options", message=message, prog=self.prog))
+
+
 def parser(doc: str | None, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
     """An argument parser whose help is the tool's docstring, with ``--config`` and ``--set`` where it has a config."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config:
         parser.add_argument(
             "--config", type=Path, required=required, metavar="FILE", help="YAML settings of this stage"
@@ -32,6 +41,43 @@ def parser(doc: str | None, *, config: bool = True, required: bool = True) -> ar
             help="override one setting, e.g. lora.rank=64; may be given many times",
         )
     return parser
+
+
+def apart(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
+    """A UserError where ``option`` was given together with some of the ``others``, of which it would take no notice."""
+    found = [other for other in others if _given(parser, args, other)]
+    if found and _given(parser, args, option):
+        raise UserError(tr("{option} takes no {others}; leave one out", option=option, others=", ".join(found)))
+
+
+def needs(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
+    """A UserError where ``option`` was given without any of the ``others``, for which alone it is."""
+    if _given(parser, args, option) and not any(_given(parser, args, other) for other in others):
+        raise UserError(tr("{option} is for {others} only", option=option, others=", ".join(others)))
+
+
+def _given(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str) -> bool:
+    """Whether an option (--NAME) or argument (NAME) says something else than where it is left out."""
+    name = option.removeprefix("--").replace("-", "_").lower()
+    return getattr(args, name) != parser.get_default(name)
+
+
+def count(text: str) -> int:
+    """The type of an option that counts: 1, 2, 3 ..."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(tr("{text}: not a whole number above 0", text=text))
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """The type of an option that multiplies."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(tr("{text}: not a number above 0", text=text))
+    return found
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:

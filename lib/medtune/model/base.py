@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import mlx.nn as nn
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+IMAGES, PROCESSORS = "preprocessor_config.json", "processor_config.json"
+PROCESSOR_FILES = (IMAGES, PROCESSORS)
+PARTS = {IMAGES: "image_processor", "video_preprocessor_config.json": "video_processor"}  # of transformers 5's one file
 ALLOW_DOWNLOAD = "MEDTUNE_ALLOW_DOWNLOAD"
 SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
 
@@ -52,6 +54,15 @@ def _lmstudio_folder(key: str) -> Path | None:
 
     models = lmstudio.models_folder()
     return models / key if models else None
+
+
+def _moved(name: str) -> Base | None:
+    """The model in a path that is not here, of another machine perhaps, if LM Studio has one of the same name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() or len(folder.parts) < 3:  # what has fewer is a key or an id, which `find` knows
+        return None
+    place = _lmstudio_folder("/".join(folder.parts[-2:]))
+    return _checked(name, place) if place and place.is_dir() else None
 
 
 def _hub_folder(name: str) -> Path | None:
@@ -112,7 +123,8 @@ class Base:
     @classmethod
     def of_training(cls, results: dict[str, Any]) -> Base:
         """The base model that a training's results name; a UserError where its weights or template are others now."""
-        base = cls.find(results["base_model"]["name"])
+        name = results["base_model"]["name"]
+        base = _moved(name) or cls.find(name)
         problems = []
         if base.weights_hash != results["base_model"]["hash"]:
             problems.append(tr("not the weights of the training"))
@@ -149,7 +161,7 @@ class Base:
         Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole. A file that
         was cut short is a UserError.
         """
-        shards = sorted(self.path.glob("*.safetensors"))
+        shards = sorted(self.path.glob("[!.]*.safetensors"))
         if not shards:
             raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=self.path))
         return files.hash_of([self.config, [[shard.name, _sampled_hash(shard)] for shard in shards]])
@@ -160,7 +172,7 @@ class Base:
         jinja = self.path / "chat_template.jinja"
         if jinja.exists():
             return files.read_text(jinja)
-        for name in ("chat_template.json", "tokenizer_config.json"):
+        for name in ("chat_template.json", "tokenizer_config.json", PROCESSORS):
             if (self.path / name).exists():
                 template = files.read_json(self.path / name).get("chat_template")
                 if isinstance(template, str):
@@ -181,6 +193,14 @@ class Base:
     def sees(self) -> bool:
         """Whether it has a vision tower; LM Studio tells by the same key."""
         return "vision_config" in self.config
+
+    def processor_part(self, name: str) -> dict[str, Any] | None:
+        """What the file ``name`` holds; transformers 5 writes it as a part of processor_config.json. None: nothing."""
+        if (self.path / name).exists():
+            return files.read_json(self.path / name)
+        if name not in PARTS or not (self.path / PROCESSORS).exists():
+            return None
+        return files.read_json(self.path / PROCESSORS).get(PARTS[name])
 
     def processor(self) -> Any:
         """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""

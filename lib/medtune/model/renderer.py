@@ -125,7 +125,7 @@ class Renderer:
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 owner, offset = _owner(piece, start, end)
                 tokens.append(token)
-                token_weights.append(_weight(record, owner, start - offset, end - offset))
+                token_weights.append(_token_weight(record, owner, start - offset, end - offset))
                 answer.append(owner == last)
             speaker = piece.owners[-1][2] if piece.owners else -1
         about = {"dim": record.dim, "label": record.label, "content": record.hash}
@@ -248,8 +248,8 @@ class Renderer:
         )
 
 
-def _weight(record: Record, owner: int, start: int, end: int) -> float:
-    """Weight of the token over characters [start, end) of message ``owner`` (-1: the template's own text)."""
+def _token_weight(record: Record, owner: int, start: int, end: int) -> float:
+    """Token weight of what stands over characters [start, end) of message ``owner`` (-1: the template's own text)."""
     if owner < 0 or record.messages[owner].role != "assistant":
         return 0.0
     if owner == len(record.messages) - 1:

@@ -33,7 +33,7 @@ from medtune.training.trunk import Trunk
 
 PART_INDEX = "index.json"
 PLACE = ("row", "length", "first", "visual")  # of an example in its part: its rows and its visual rows
-Place = dict[str, int]  # these, and `checksum`; parts of before have none
+_Place = dict[str, int]  # these, and `checksum`; parts of before have none
 
 
 def _alive(pid: int) -> bool:
@@ -51,7 +51,7 @@ class Store:
 
     def __init__(self, folder: Path, form: RowFormat) -> None:
         self.folder, self.form = folder, form
-        self.places: dict[str, tuple[_Part, Place]] = {}
+        self.places: dict[str, tuple[_Part, _Place]] = {}
         self.damaged = 0  # examples that were found not to be as they were stored
         for index in sorted(folder.glob(f"part-*/{PART_INDEX}")):
             self._open(index.parent)
@@ -193,14 +193,14 @@ class _Part:
         seen = not self.form.levels or at == levels == place["visual"]
         return hidden == positions == place["length"] and seen
 
-    def _checksum(self, key: str, place: Place) -> int:
+    def _checksum(self, key: str, place: _Place) -> int:
         """Over an example's key, its place and all that is stored there."""
         found = zlib.crc32(repr((key, *(place[name] for name in PLACE))).encode())
         for array in self._stored(place):
             found = zlib.crc32(array.view(np.uint8).data, found)
         return found
 
-    def _stored(self, place: Place) -> tuple[np.ndarray, ...]:
+    def _stored(self, place: _Place) -> tuple[np.ndarray, ...]:
         """All arrays of an example as they lie in the files; shorter where a file is."""
         rows = slice(place["row"], place["row"] + place["length"])
         visual = slice(place["first"], place["first"] + place["visual"])

@@ -15,6 +15,7 @@ from medtune.deployment.proof import Fault
 from medtune.errors import UserError
 from medtune.i18n import Words
 from medtune.model import families
+from medtune.model.base import IMAGES
 from medtune.model.tensors import INDEX, Shard, indexed
 from medtune.run import CONFIG
 
@@ -131,7 +132,7 @@ def _shards(path: Path) -> tuple[list[Shard], list[Fault]]:
 
 def _adapters(path: Path) -> Iterator[Fault]:
     """Adapters beside a base: the engine has no code for them."""
-    beside = [file.name for file in sorted(path.glob("*.safetensors")) if not file.name.startswith("model")]
+    beside = [file.name for file in sorted(path.glob("[!.]*.safetensors")) if not file.name.startswith("model")]
     beside += [name for name in (CONFIG,) if (path / name).exists()]
     if beside:
         yield {"fault": "adapters_ignored" if _index_is_right(path) else "adapters_refused", "file": beside}
@@ -171,13 +172,16 @@ def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator
     mixed = [shard.path.name for shard in shards if any(_is_adapter(tensor.name) for tensor in shard.tensors)]
     if mixed:
         yield {"fault": "adapter_tensors", "file": mixed}
+    sees = any(families.is_vision(name) for name in names)
     if "vision_config" not in config:
-        yield {"fault": "text_only", "file": "config.json"}
+        family = families.FAMILIES.get(config.get("model_type", ""))
+        if sees or (family and family.vision):  # a model that never had eyes is a text-only model by right
+            yield {"fault": "text_only", "file": "config.json"}
         return
-    if names and not any(families.is_vision(name) for name in names):
+    if names and not sees:
         yield {"fault": "no_vision", "file": f"{families.MLX_VLM.tower}.*"}
-    if not (path / "preprocessor_config.json").exists():
-        yield {"fault": "no_preprocessor", "file": "preprocessor_config.json"}
+    if not (path / IMAGES).exists():
+        yield {"fault": "no_preprocessor", "file": IMAGES}
 
 
 def _is_adapter(name: str) -> bool:
