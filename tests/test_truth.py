@@ -140,19 +140,20 @@ def test_an_index_that_names_what_is_not_in_its_folder_is_one_line(base: Path, t
     folder = tmp_path / "p" / "m"
     shutil.copytree(base, folder)
     files.write_json(folder / INDEX, {"weight_map": {"a": name}})
-    with pytest.raises(UserError, match="names a file outside its folder"):
+    wrong = "must be text" if not isinstance(name, str) else "is not the name of a weight file of this folder"
+    with pytest.raises(UserError, match=f"{INDEX}: weight_map.*{wrong}"):
         Base.find(str(folder))
-    assert "names a file outside its folder" in Inspection.of(folder).verdict
+    assert wrong in "\n".join(Inspection.of(folder).lines)
 
 
-@pytest.mark.parametrize("index", [[], "x", 3, {"weight_map": []}, {"weight_map": "a"}, {"weight_map": None}])
+@pytest.mark.parametrize("index", [[], "x", 3, {"weight_map": []}, {"weight_map": "a"}])
 def test_an_index_of_another_type_is_one_line(base: Path, tmp_path: Path, index: object) -> None:
     folder = tmp_path / "p" / "m"
     shutil.copytree(base, folder)
     files.write_json(folder / INDEX, index)
-    with pytest.raises(UserError, match="no index of weights"):
+    with pytest.raises(UserError, match=f"{INDEX}.*download the model again"):
         Base.find(str(folder))
-    assert "no index of weights" in "\n".join(Inspection.of(folder).lines)
+    assert INDEX in "\n".join(Inspection.of(folder).lines)
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "tokenizer.json", "config.json", "model.safetensors", "notes"])

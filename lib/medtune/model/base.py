@@ -16,7 +16,7 @@ from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.model import families, guard, libraries
 from medtune.model.families import Family
-from medtune.model.tensors import INDEX, Shard, named_by
+from medtune.model.tensors import Shard
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -34,7 +34,6 @@ def _checked(name: str, folder: Path) -> Base:
     if not (folder / "config.json").exists():
         raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
     guard.check(folder)
-    named_by(folder / INDEX)  # the libraries open what the index names
     return Base(name, folder)
 
 
