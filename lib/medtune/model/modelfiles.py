@@ -136,7 +136,14 @@ class Config(Language):
     quantization: Packing | None = None
     quantization_config: Packing | None = None
     image_token_id: Token | None = None
+    video_token_id: Token | None = None
     eos_token_id: Token | list[Token] | None = None
+
+    @model_validator(mode="after")
+    def _sees_or_not(self) -> Config:
+        if "vision_config" in self.model_fields_set and self.vision_config is None:
+            raise ValueError(tr("vision_config: null; a text-only model has no such key"))
+        return self
 
 
 class Generation(_Part):
@@ -146,17 +153,17 @@ class Generation(_Part):
 
 
 class Images(_Part):
-    """preprocessor_config.json, and `image_processor` in processor_config.json."""
+    """preprocessor_config.json, and `image_processor` in processor_config.json; null is no default to mlx-vlm."""
 
-    patch_size: Edge | None = None
-    temporal_patch_size: Edge | None = None
-    merge_size: Edge | None = None
+    patch_size: Edge = 16
+    temporal_patch_size: Edge = 2
+    merge_size: Edge = 2
     min_pixels: Annotated[int, Field(ge=0, le=2**26)] | None = None
     max_pixels: Pixels | None = None
     size: dict[str, Pixels | None] | None = None
-    image_mean: list[float] | None = Field(None, min_length=3, max_length=3)
-    image_std: list[Positive] | None = Field(None, min_length=3, max_length=3)
-    rescale_factor: Positive | None = None
+    image_mean: list[float] = Field([0.5] * 3, min_length=3, max_length=3)
+    image_std: list[Positive] = Field([0.5] * 3, min_length=3, max_length=3)
+    rescale_factor: Positive = 1 / 255
     do_rescale: bool | None = None
     do_normalize: bool | None = None
     do_convert_rgb: bool | None = None
@@ -252,7 +259,7 @@ def _missing(config: Mapping[str, Any]) -> Iterator[str]:
         return
     text = {**config, **(config.get("text_config") or {})}
     parts: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [(text, families.SIZES)]
-    if family.vision and config.get("vision_config"):
+    if family.vision and "vision_config" in config:
         parts.append((config["vision_config"], family.vision.sizes))
     for part, names in parts:
         yield from (tr("{key}: missing key", key=name) for name in names if part.get(name) is None)
