@@ -249,6 +249,7 @@ class Base:
         if getattr(getattr(found, "tokenizer", None), "backend_tokenizer", None) is None:
             problems.append(tr("no tokenizer.json that can be used; download the model again"))
         if self.sees:
+            problems += self._strange_tokens(found.tokenizer)
             tower, seen = self.config["vision_config"], getattr(found, "image_processor", None)
             for key, theirs in (
                 ("patch_size", "patch_size"),
@@ -267,6 +268,19 @@ class Base:
                         )
                     )
         raise_all(problems, str(self.path))
+
+    def _strange_tokens(self, tokenizer: Any) -> Iterator[str]:
+        """Of the tokens that stand for images and videos, which a text must not hold."""
+        added, ids = (
+            tokenizer.added_tokens_decoder,
+            [self.config.get(key) for key in ("image_token_id", "video_token_id")],
+        )
+        if any(index is not None and index not in added for index in ids) or ids[0] == ids[1] is not None:
+            yield tr(
+                "image_token_id and video_token_id of config.json ({found}) are no two special tokens; download the "
+                "model again",
+                found=", ".join(map(str, ids)),
+            )
 
     def _hash(self, names: tuple[str, ...]) -> str:
         return files.hash_of([[name, files.sha256(self.path / name)] for name in names if (self.path / name).exists()])
