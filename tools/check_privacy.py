@@ -38,12 +38,14 @@ def main(argv: list[str] | None = None) -> None:
                 said = (done.stderr.strip().splitlines() or ["?"])[-1]
                 raise UserError(tr("{tool} did not do its work, so nothing is shown: {error}", tool=name, error=said))
         here = sum(row["event"] == "socket.connect" and row["here"] for row in watch.rows)
-        seen = {"processes": watch.processes, "here": here, "left": len(watch.left), "asked": len(watch.asked)}
         print(
             tr(
                 "{processes} processes: {here} connections inside this machine, {left} attempts to leave it, {asked} "
                 "requests at the proxy",
-                **seen,
+                processes=watch.processes,
+                here=here,
+                left=len(watch.left),
+                asked=len(watch.asked),
             )
         )
         if watch.left or watch.asked:
