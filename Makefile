@@ -24,6 +24,9 @@ HOSTS          :=
 REPORT_LANG    := zh
 ALLOW_DOWNLOAD :=
 PINNED         :=
+WEB            :=
+FROM           :=
+BASE           :=
 FOLDER         :=
 OUT            :=
 export MEDTUNE_ALLOW_DOWNLOAD := $(ALLOW_DOWNLOAD)
@@ -38,12 +41,14 @@ REPORT     := docs/reports/$(notdir $(RUN))/REPORT.md
 
 # SET as --set, for the stage that was asked for by name only.
 set     = $(if $(filter $(1),$(MAKECMDGOALS)),$(foreach pair,$(SET),--set '$(pair)'))
-SETTLED := data plan train test-model chat deploy prove rollback undeploy export ablate
 against = $(if $(BASELINE),--baseline '$(BASELINE)')
+pinned  = $(if $(filter-out 0,$(PINNED)),--pinned)
+wanted  = $(if $(2),@:,@echo "error: say what: make $(1)" >&2; exit 1)
 
 prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml --out $(DATA)
 train    = $(PY) tools/train_final.py $(DATA) --config $(CONFIGS)/train.yaml --out $(RUN)
 evaluate = $(PY) tools/test_v2_model.py $(RUN) $(DATA) --config $(CONFIGS)/eval.yaml $(against)
+chat     = $(PY) tools/test_v2_model.py $(RUN) --config $(CONFIGS)/eval.yaml --cli
 deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) --config $(CONFIGS)/deploy.yaml
 report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) --lang $(REPORT_LANG)
 
@@ -54,11 +59,24 @@ newer   := $(shell find data/raw/$(if $(filter configs/demo,$(CONFIGS)),demo,min
 moved   := $(filter-out $(came),$(CONFIGS) $(DATA))
 gone    := $(if $(wildcard $(TRAINING)),$(if $(wildcard $(RUN)/adapters.safetensors),,gone))
 
-ifneq ($(strip $(SET)),)
-ifneq ($(filter-out $(SETTLED),$(or $(MAKECMDGOALS),help)),)
-$(error SET is for one of these: make $(subst $() ,|,$(SETTLED)) SET="$(SET)")
-endif
-endif
+# Which targets read a variable; with any other it would be ignored, and is refused. A receipt as a goal is its verb.
+OF_SET         := data plan train test-model chat deploy prove rollback undeploy export ablate
+OF_SOURCES     := data train ablate all
+OF_HOSTS       := train all
+OF_BASELINE    := test-model report all
+OF_REPORT_LANG := report all
+OF_PINNED      := deploy prove all
+OF_WEB         := monitor
+OF_FROM        := import
+OF_BASE        := import
+OF_FOLDER      := inspect
+OF_OUT         := export
+
+verb   = $(or $(if $(filter $(REPORT),$(1)),all),$(if $(filter $(MANIFEST),$(1)),data),$(1))
+goals := $(foreach goal,$(or $(MAKECMDGOALS),help),$(call verb,$(goal)))
+refuse = $(if $(filter command,$(origin $(1))),$(if $(strip $($(1))),$(if $(filter-out $(OF_$(1)),$(goals)),$(error $(1) \
+  is for one of these: make $(subst $() ,|,$(OF_$(1))) $(1)="$($(1))")))))
+heeded := $(foreach name,SET SOURCES HOSTS BASELINE REPORT_LANG PINNED WEB FROM BASE FOLDER OUT,$(call refuse,$(name)))
 
 # An imported adapter was trained elsewhere: there is nothing to train it again from, and perhaps nothing to test it on.
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
@@ -92,20 +110,21 @@ plan: $(READY) ## will it fit: parameters, memory, disk, time; needs no weights
 train: $(TRAINING) ## dataset -> adapters; goes on where it was stopped
 
 monitor: $(READY) ## watch the training, live or afterwards; WEB=1: as a local page
-	$(PY) tools/monitor_training.py $(RUN) $(if $(WEB),--web)
+	$(PY) tools/monitor_training.py $(RUN) $(if $(filter-out 0,$(WEB)),--web)
 
 import: $(READY) ## an adapter made elsewhere -> RUN: FROM=FOLDER BASE=MODEL
-	$(PY) tools/import_adapter.py $(FROM) --base $(BASE) --out $(RUN)
+	$(call wanted,import FROM=FOLDER BASE=MODEL,$(and $(FROM),$(BASE)))
+	$(PY) tools/import_adapter.py '$(FROM)' --base '$(BASE)' --out $(RUN)
 
 test-model: $(EVALUATION) ## adapters -> evaluation: tuned against base or BASELINE
 
 chat: $(TRAINING) ## talk to the tuned model: text, /image PATH, /reset
-	$(evaluate) --cli $(call set,chat)
+	$(chat) $(call set,chat)
 
 deploy: $(DEPLOYMENT) ## adapters -> LM Studio, with a proof
 
 prove: $(READY) ## prove the deployed model again; PINNED=1: also in LM Studio's versions, fetched once
-	$(deploy) --prove $(if $(PINNED),--pinned) $(call set,prove)
+	$(deploy) --prove $(pinned) $(call set,prove)
 
 rollback: $(READY) ## bring back the model deployed before
 	$(deploy) --rollback $(call set,rollback)
@@ -114,10 +133,12 @@ undeploy: $(READY) ## take the deployed model out of LM Studio
 	$(deploy) --undeploy $(call set,undeploy)
 
 inspect: $(READY) ## what LM Studio would make of any model folder: FOLDER=...
-	$(PY) tools/inspect_model.py $(FOLDER)
+	$(call wanted,inspect FOLDER=FOLDER,$(FOLDER))
+	$(PY) tools/inspect_model.py '$(FOLDER)'
 
 export: $(READY) ## the deployed model in Hugging Face's layout, for llama.cpp: OUT=FOLDER
-	$(PY) tools/export_hf.py $(RUN) --config $(CONFIGS)/deploy.yaml --out $(OUT) $(call set,export)
+	$(call wanted,export OUT=FOLDER,$(OUT))
+	$(PY) tools/export_hf.py $(RUN) --config $(CONFIGS)/deploy.yaml --out '$(OUT)' $(call set,export)
 
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
@@ -127,14 +148,14 @@ $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data))
 
 ifeq ($(imported),)
 $(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call set,train)) | $(READY)
-	$(train) $(if $(HOSTS),--hosts $(HOSTS)) $(call set,train)
+	$(train) $(if $(HOSTS),--hosts '$(HOSTS)') $(call set,train)
 endif
 
 $(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
 	$(evaluate) $(call set,test-model)
 
-$(DEPLOYMENT): $(if $(imported),$(TRAINING),$(EVALUATION)) $(CONFIGS)/deploy.yaml $(call ask,$(call set,deploy)) | $(READY)
-	$(deploy) $(call set,deploy)
+$(DEPLOYMENT): $(if $(imported),$(TRAINING),$(EVALUATION)) $(CONFIGS)/deploy.yaml $(call ask,$(pinned)$(call set,deploy)) | $(READY)
+	$(deploy) $(pinned) $(call set,deploy)
 
 $(REPORT): $(DEPLOYMENT) | $(READY)
 	$(report)

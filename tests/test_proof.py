@@ -565,7 +565,11 @@ def _fields(sentence: str) -> set[str]:
 
 def test_every_word_of_every_level_is_there_in_both_languages_with_the_same_values() -> None:
     for _, module in proof.levels():
-        words = [module.NAME, getattr(module, "FIGURES", module.NAME), *getattr(module, "SENTENCES", {}).values()]
+        words = [
+            module.NAME,
+            *(getattr(module, name, module.NAME) for name in ("FIGURES", "FIGURES_SEEN")),
+            *getattr(module, "SENTENCES", {}).values(),
+        ]
         assert all(set(word) == {"en", "zh"} and _fields(word["en"]) == _fields(word["zh"]) for word in words)
 
 

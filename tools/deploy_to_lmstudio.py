@@ -9,6 +9,8 @@ Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
@@ -17,6 +19,7 @@ from medtune import cli, config, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
+from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -45,8 +48,12 @@ def parse(argv: list[str] | None) -> Namespace:
         "LM_API_TOKEN are sent there",
     )
     args = parser.parse_args(argv)
+    for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
+        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
+    cli.apart(parser, args, "--prove", "--allow-failed-gate")
+    cli.apart(parser, args, "--inspect", "RUN", "--config", "--set")
     if args.export and args.export[0] != "hf":
-        parser.error(f"--export {args.export[0]}: only hf is known")
+        raise UserError(tr("--export {layout}: hf is the only layout there is", layout=args.export[0]))
     return args
 
 
@@ -72,7 +79,12 @@ def main(argv: list[str] | None = None) -> None:
     elif args.prove:
         prove_again(args, settings, run)
     else:
-        put_in_place(args, settings, run)
+        try:
+            put_in_place(args, settings, run)
+        except receipt.AlreadyDone:
+            if not args.pinned:
+                raise
+            prove_again(args, settings, run)  # what is in place may not have been proved so yet
 
 
 def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
@@ -94,16 +106,31 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
 
 
 def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
-    """Only the proof; the receipt's verdicts become the new ones."""
+    """Only the proof; the receipt's verdicts become the new ones, those of a proof that failed or was stopped too."""
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
-    done = run.deployment
+    done, at = run.deployment, Place.of(run.path, settings)
+    told = done.results["publisher"], done.results["name"]
+    if told != (at.publisher, at.name):
+        raise UserError(
+            tr(
+                "{path}: deployed as {told}, the settings say {key}; prove it with its own settings, or deploy",
+                path=run.path / DEPLOYMENT,
+                told="/".join(told),
+                key=f"{at.publisher}/{at.name}",
+            )
+        )
     if args.pinned:
         stack.make()
-    done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    done.write(run.path / DEPLOYMENT)
+    done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
+    try:
+        plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
+        for verdict in deploy.prove(plan, print):
+            done.results["proofs"].append(verdict.facts)
+            deploy.refuse(verdict)
+    finally:
+        done.write(run.path / DEPLOYMENT)
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
@@ -129,7 +156,10 @@ def inspect(folder: Path) -> None:
 
     _moved("--inspect", f"tools/inspect_model.py {folder}", f"make inspect FOLDER={folder}")
     inspection = Inspection.of(folder)
-    print("\n".join([*inspection.lines, inspection.verdict]))
+    print("\n".join(inspection.lines))
+    if inspection.problems:
+        raise UserError(inspection.verdict)
+    print(inspection.verdict)
 
 
 def export(source: Path, out: Path) -> None:

@@ -8,6 +8,8 @@ writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 import json
 from pathlib import Path
@@ -23,6 +25,7 @@ from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
+from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -54,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     seeds = {"split": config.seed}
     overrides = [text for text in args.set if not text.startswith("sources=")]
     with stage(args.out / MANIFEST, marked(config), inputs=inputs, overrides=overrides, seeds=seeds) as receipt:
+        folder.check(base)
         runtime.start()
         results, first = prepare(config, base, found, args.out)
         receipt.results = manifest.encoded_with(base) | results

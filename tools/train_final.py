@@ -8,6 +8,8 @@ writes  RUN/adapters.safetensors, adapter_config.json, numbered checkpoints, met
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -19,6 +21,7 @@ from rich.console import Console
 
 from medtune import cli, config, files, planner, receipt
 from medtune.dataset import Dataset
+from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -41,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # one of several; the leader writes its results here
     cli.add_cache(parser)
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--plan", "--hosts", "--cache", "--worker")
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
         Console().print(screen.render(planner.for_run(settings, args.data, args.out)))
@@ -65,6 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
         ) as done,
     ):
+        folder.check(base)
         if not run.begun:
             run.remember(args.config.parent, args.data)
         done.results = together(args) if args.hosts else alone(args, settings)

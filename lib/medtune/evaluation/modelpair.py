@@ -14,7 +14,7 @@ from medtune.evaluation.items import Item
 from medtune.evaluation.predictions import Side
 from medtune.i18n import tr
 from medtune.model.base import Base
-from medtune.receipt import TRAINING
+from medtune.receipt import MANIFEST, TRAINING
 from medtune.records import DIMENSIONS
 from medtune.run import WEIGHTS, Run
 from medtune.schemas import EvalConfig
@@ -63,6 +63,15 @@ class ModelPair:
 
         What an imported adapter was trained on is not known: it takes any data.
         """
+        if not (data / MANIFEST).exists():
+            raise UserError(
+                tr(
+                    "{run}: the data set {data} is not here, and without it nothing can be tested; copy its folder "
+                    "here, or prepare it again (make data); make chat, deploy and report do without",
+                    run=self.run.path,
+                    data=data,
+                )
+            )
         dataset = Dataset.open(data)
         recorded = self.run.training.results.get("dataset")
         if recorded and dataset.hash != recorded["hash"]:  # else the test split may have been trained on
@@ -75,7 +84,8 @@ class ModelPair:
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)
-        chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
+        if settings.bench is not None:
+            chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
         items.check_checks(chosen)
         return chosen
 

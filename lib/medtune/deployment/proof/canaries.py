@@ -33,8 +33,8 @@ class Canary:
     other: tuple[Path, ...] = ()
 
 
-def built_in(folder: Path, system_prompt: str) -> list[Canary]:
-    """The canaries that need nothing but this file; their images are drawn into ``folder``."""
+def built_in(folder: Path, system_prompt: str, sees: bool = True) -> list[Canary]:
+    """The canaries that need nothing but this file; images, for a model that ``sees``, are drawn into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet, film = _sheet(folder / "sheet.png"), _film(folder / "film.png")
     system = (Message(role="system", content=system_prompt),) if system_prompt else ()
@@ -44,7 +44,7 @@ def built_in(folder: Path, system_prompt: str) -> list[Canary]:
         Canary(f"image-{n}", (*system, Message(role="user", content=IMAGE_MARKER + text)), (own,), (other,))
         for n, (text, (own, other)) in enumerate(pairs, 1)
     ]
-    return texts + images
+    return texts + (images if sees else [])
 
 
 def from_predictions(path: Path, folder: Path) -> list[Canary]:

@@ -30,8 +30,10 @@ def name(row: ProofRow, lang: Lang | None = None) -> str:
 
 
 def figures(row: ProofRow, lang: Lang | None = None) -> str:
-    """The level's sentence for its figures; "" where it has none."""
-    return _filled(getattr(_level(row), "FIGURES", None), row.get("figures") or {}, lang)
+    """The level's sentences for its figures; "" where it has none."""
+    level, found = _level(row), row.get("figures") or {}
+    said = (_filled(getattr(level, name, None), found, lang) for name in ("FIGURES", "FIGURES_SEEN"))
+    return "; ".join(filter(None, said))
 
 
 def note(row: ProofRow, lang: Lang | None = None) -> str:
