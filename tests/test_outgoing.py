@@ -138,7 +138,7 @@ def test_no_tool_and_no_child_of_one_speaks_to_another_machine_or_to_a_proxy(mad
     assert made.watch.left == [] and made.watch.asked == []
     assert made.watch.processes > len(made.codes)
     shown = [" ".join(row["process"]) for row in made.watch.rows if row["event"] == "process"]
-    for child in ("probe.py", "mlx.launch", "contenders"):
+    for child in ("probe.py", "mlx.launch", "runner"):
         assert any(child in command for command in shown), child
 
 
