@@ -24,7 +24,7 @@ from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.receipt import DEPLOYMENT
-from medtune.run import Run
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
 
@@ -92,10 +92,14 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
+    run.as_trained(WEIGHTS, CONFIG)
     base = Base.of_training(run.training.results)
     deploy.check_gate(run, args.allow_failed_gate)
     path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
-    with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
+    place = Place.of(run.path, settings)
+    with receipt.stage(
+        path, settings, inputs=inputs, overrides=args.set, undo=lambda: transaction.take_back(place)
+    ) as done:
         plan = deploy.plan(run, base, settings, remote=args.allow_remote_server)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
@@ -125,6 +129,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
         stack.make()
     done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
     try:
+        deploy.check_unchanged(done)
         plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
         for verdict in deploy.prove(plan, print):
             done.results["proofs"].append(verdict.facts)

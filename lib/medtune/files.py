@@ -1,4 +1,4 @@
-"""Files between the stages: atomic writes, JSON lines that know their line number, hashes, paths without a name."""
+"""Files between the stages: atomic writes, JSON lines with their line numbers, hashes, checksums, homeless paths."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from medtune.i18n import tr
 
 Json = dict[str, Any]  # a JSON object
 MOST_TEXT = 2**28  # bytes of a file that is read as one text: no config, receipt or vocabulary is near it
+SEAL = "checksum"  # of a JSON object that was sealed
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -131,6 +132,39 @@ def _object(line: bytes, place: str) -> Json:
     return found
 
 
+def sealed(value: Json) -> Json:
+    """``value`` with a checksum of itself."""
+    plain = json.loads(json.dumps(value))  # as it will be read back
+    return {**plain, SEAL: hash_of(plain)}
+
+
+def unsealed(text: bytes) -> Json | None:
+    """The JSON object that was sealed, without its checksum; None where this is not what was sealed.
+
+    One without a checksum, written before there were any, is taken as it is.
+    """
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            return None
+        rest = {key: part for key, part in found.items() if key != SEAL}
+        return rest if SEAL not in found or found[SEAL] == hash_of(rest) else None
+    except (ValueError, RecursionError):  # also what is not UTF-8
+        return None
+
+
+def remembered(path: Path) -> Json:
+    """The sealed object in ``path``; empty where there is none, or it is damaged."""
+    return (unsealed(path.read_bytes()) if path.exists() else None) or {}
+
+
+def read_sealed(path: Path) -> Iterator[Json | None]:
+    """Yield each row of a file of sealed rows, None in place of a damaged one; nothing where there is no file."""
+    if path.exists():
+        with open(path, "rb") as file:
+            yield from (unsealed(line) for line in file if line.strip())
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes; a UserError where there is none."""
     check_regular(path)
@@ -141,15 +175,28 @@ def sha256(path: Path) -> str:
         raise UserError(tr("{path}: no such file; bring it back, or run again what writes it", path=path)) from None
 
 
-def differs(path: Path, digest: str) -> bool:
-    """Whether this file's sha256 is another; one larger than TRUSTED is taken to be the same."""
-    stat = path.stat()
-    return stat.st_size <= TRUSTED and _sha256_then(path, stat.st_mtime_ns, stat.st_size) != digest
+def digest(path: Path) -> str:
+    """``sha256`` of a file that is read once in this process while its size and time stay the same."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return sha256(path)  # says what is missing
+    return _sha256_then(path, stat.st_mtime_ns, stat.st_size)
 
 
-def lost(path: Path, digest: str) -> bool:
+def differs(path: Path, known: str) -> bool:
+    """Whether this file's sha256 is another than ``known``; one larger than TRUSTED is taken to be the same."""
+    return path.stat().st_size <= TRUSTED and digest(path) != known
+
+
+def lost(path: Path, known: str) -> bool:
     """Whether what was written with this sha256 is gone or is another."""
-    return not path.exists() or (path.is_file() and differs(path, digest))
+    return not path.exists() or (path.is_file() and differs(path, known))
+
+
+def plain(name: object) -> bool:
+    """Whether it names a file of a folder, and nothing outside: no separator, no way up, no NUL."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 @cache

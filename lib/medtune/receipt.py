@@ -1,4 +1,7 @@
-"""The receipt: what a stage did, written last, so that its existence means the stage finished."""
+"""The receipt: what a stage did, written last, so that its existence means the stage finished.
+
+It carries a checksum of itself: what is read from a receipt is what a stage wrote there.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,21 +52,18 @@ class Receipt:
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
-        """Read a receipt; a missing one is a UserError that names the stage to run."""
+        """Read a receipt; a missing or damaged one is a UserError that names the stage to run."""
+        verb = VERBS.get(path.name, "all")
         if not path.exists():
-            raise UserError(
-                tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=VERBS.get(path.name, "all"))
+            raise UserError(tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=verb))
+        found = files.unsealed(path.read_bytes())
+        if found is None:
+            raise Damaged(tr("{path}: damaged; bring it back, or run `make {verb}` again", path=path, verb=verb))
+        if not _is_receipt(found):
+            raise Damaged(
+                tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again", path=path, verb=verb)
             )
-        try:
-            return cls(**files.with_home(files.read_json(path)))
-        except TypeError:
-            raise UserError(
-                tr(
-                    "{path}: not a receipt of medtune; move it away and run `make {verb}` again",
-                    path=path,
-                    verb=VERBS.get(path.name, "all"),
-                )
-            ) from None
+        return cls(**files.with_home(found))
 
     @classmethod
     def found(cls, path: Path) -> Receipt | None:
@@ -71,8 +71,26 @@ class Receipt:
         return cls.read(path) if path.exists() else None
 
     def write(self, path: Path) -> None:
-        """Write it atomically."""
-        files.write_json(path, files.without_home(vars(self)))
+        """Write it atomically, with its checksum."""
+        files.write_json(path, files.sealed(files.without_home(vars(self))))
+
+
+class Damaged(UserError):
+    """What stands where a receipt should be is none, or not as it was written."""
+
+
+def _is_receipt(found: files.Json) -> bool:
+    """Whether a receipt's fields are there and hold what they should; outputs are named without ways out."""
+    kinds = {"stage": str, "config": dict, "overrides": list, "inputs": dict, "outputs": dict, "results": dict}
+    if not {"stage", "config", "overrides", "inputs"} <= set(found) <= set(Receipt.__dataclass_fields__):
+        return False
+    if not all(isinstance(found[name], kind) for name, kind in kinds.items() if name in found):
+        return False
+    outputs = found.get("outputs", {})
+    hashes = [*found["inputs"].values(), *outputs.values()]
+    return all(isinstance(value, str) for value in hashes) and all(
+        files.plain(name) or Path(name).is_absolute() for name in outputs
+    )
 
 
 class AlreadyDone(Exception):
@@ -89,11 +107,13 @@ def stage(
     seeds: dict[str, int] | None = None,
     replace: bool = True,
     redo: str = "",
+    undo: Callable[[], None] = lambda: None,
 ) -> Iterator[Receipt]:
     """Run a stage whose receipt is ``path`` (its stem names the stage) and write the receipt when it succeeded.
 
     ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone. With
-    ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on.
+    ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on; so is one whose receipt is
+    damaged. ``undo`` is called where all was done and the receipt cannot be written.
     """
     receipt = Receipt(
         stage=path.stem,
@@ -110,13 +130,23 @@ def stage(
     yield receipt
     receipt.finished = _moment(time.time())
     receipt.seconds = round(time.time() - started, 3)
-    receipt.write(path)
+    try:
+        receipt.write(path)
+    except BaseException:
+        undo()
+        raise
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
     if not path.exists():
         return
-    earlier = Receipt.read(path)
+    try:
+        earlier = Receipt.read(path)
+    except Damaged:
+        if not replace:
+            raise UserError(tr("{path}: damaged; what it speaks of stays; {redo}", path=path, redo=redo)) from None
+        print(tr("{path}: damaged; made anew", path=path), flush=True)
+        return
     lost = [name for name, digest in earlier.outputs.items() if files.lost(path.parent / name, digest)]
     if not lost and earlier.fingerprint == receipt.fingerprint:
         os.utime(path)  # newer than its inputs again, for make

@@ -1,6 +1,7 @@
 """Activations on disk: what the frozen trunk makes of each example, computed once.
 
-A store holds them in parts, one per pass that added examples, each memory-mapped and written atomically.
+A store holds them in parts, one per pass that added examples, each memory-mapped and written atomically. Every
+example has a checksum; a run reads it when it asks what is stored, and what is damaged counts as not stored.
 
 Shapes: B examples, T tokens, D hidden size, K deepstack levels, V visual tokens.
 """
@@ -10,10 +11,13 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -24,9 +28,12 @@ from medtune.i18n import tr
 from medtune.model.architecture import Activations
 from medtune.model.padding import TRUNK_TOKENS, padded
 from medtune.model.renderer import Example
+from medtune.training.rowformat import RowFormat
 from medtune.training.trunk import Trunk
 
 PART_INDEX = "index.json"
+PLACE = ("row", "length", "first", "visual")  # of an example in its part: its rows and its visual rows
+_Place = dict[str, int]  # these, and `checksum`; parts of before have none
 
 
 def _alive(pid: int) -> bool:
@@ -39,48 +46,43 @@ def _alive(pid: int) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class RowFormat:
-    """Sizes of one stored row."""
-
-    hidden: int
-    dtype: str  # numpy name of the stored bits: float32, or uint16 for 16-bit floats
-    mlx_dtype: str
-    levels: int  # deepstack levels stored per visual token
-
-    def bytes(self, tokens: int, visual: int) -> int:
-        """Bytes of ``tokens`` tokens of which ``visual`` belong to images."""
-        item = np.dtype(self.dtype).itemsize
-        return tokens * (self.hidden * item + 3 * 4) + visual * (4 + self.levels * self.hidden * item)
-
-    def to_mlx(self, bits: np.ndarray) -> mx.array:
-        """Stored bits as an array of the model's dtype."""
-        array = mx.array(bits)
-        dtype = getattr(mx, self.mlx_dtype)
-        return array if array.dtype == dtype else array.view(dtype)
-
-    def to_bits(self, array: mx.array) -> np.ndarray:
-        """The inverse of ``to_mlx``; waits for the array."""
-        return np.array(array if self.dtype == "float32" else array.view(mx.uint16), copy=False)
-
-
 class Store:
     """Activations on disk by example key; ``folder`` is named by the hash of everything they depend on."""
 
     def __init__(self, folder: Path, form: RowFormat) -> None:
         self.folder, self.form = folder, form
-        self.places: dict[str, tuple[_Part, dict[str, int]]] = {}
+        self.places: dict[str, tuple[_Part, _Place]] = {}
+        self.damaged = 0  # examples that were found not to be as they were stored
         for index in sorted(folder.glob(f"part-*/{PART_INDEX}")):
             self._open(index.parent)
 
     def _open(self, folder: Path) -> None:
-        part = _Part(folder, self.form)
-        for key, place in part.index.items():
-            self.places[key] = (part, place)
+        """A later part replaces what an earlier one has; of a part with a damaged index nothing is stored."""
+        try:
+            index = files.read_json(folder / PART_INDEX)
+        except UserError:
+            index = None
+        if not isinstance(index, dict):
+            self.damaged += 1
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        part = _Part(folder, self.form, index)
+        self.places |= {key: (part, place) for key, place in index.items()}
 
     def missing(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples not stored yet, each once."""
-        return list({k: e for e in examples if (k := e.key) not in self.places}.values())
+        """The examples not stored yet, or damaged, each once."""
+        wanted = {example.key: example for example in examples}
+        stored = [key for key in wanted if key in self.places]
+        with ThreadPoolExecutor() as threads:  # checksums are made outside the interpreter lock
+            damaged = [key for key, whole in zip(stored, threads.map(self._whole, stored), strict=True) if not whole]
+        self.damaged += len(damaged)
+        for key in damaged:
+            del self.places[key]
+        return [example for key, example in wanted.items() if key not in self.places]
+
+    def _whole(self, key: str) -> bool:
+        part, place = self.places[key]
+        return part.whole(key, place)
 
     def bytes_for(self, examples: Sequence[Example]) -> int:
         """Disk that storing ``examples`` takes."""
@@ -146,18 +148,13 @@ class Stored:
 class _Part:
     """One memory-mapped part of a store."""
 
-    def __init__(self, folder: Path, form: RowFormat, mode: str = "r") -> None:
-        self.folder, self.form = folder, form
-        tokens, visual = self._sizes
+    def __init__(self, folder: Path, form: RowFormat, index: dict[str, Any], mode: str = "r") -> None:
+        self.folder, self.form, self.index = folder, form, index  # example key -> its place
+        tokens, visual = self._sizes if mode == "w+" else (-1, -1)
         self._hidden = self._map("hidden.bin", (tokens, form.hidden), form.dtype, mode)
         self._positions = self._map("positions.bin", (tokens, 3), "int32", mode)
         self._at = self._map("visual.bin", (visual,), "int32", mode)
         self._levels = self._map("deepstack.bin", (visual, form.levels, form.hidden), form.dtype, mode)
-
-    @cached_property
-    def index(self) -> dict[str, dict[str, int]]:
-        """Example key -> row, length, first visual row, visual rows."""
-        return files.read_json(self.folder / PART_INDEX)
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -165,9 +162,14 @@ class _Part:
         return sum(p["length"] for p in places), sum(p["visual"] for p in places)
 
     def _map(self, name: str, shape: tuple[int, ...], dtype: str, mode: str) -> np.ndarray:
-        if 0 in shape:  # an empty file cannot be mapped
-            return np.zeros(shape, dtype)
-        return np.memmap(self.folder / name, dtype, mode, shape=shape)  # type: ignore[call-overload]
+        """The array in the file ``name``; of -1 rows as many as the file has, whatever the index says."""
+        rows, *row = shape
+        if rows < 0:
+            size = (self.folder / name).stat().st_size if (self.folder / name).exists() else 0
+            rows = size // max(1, prod(row) * np.dtype(dtype).itemsize)
+        if 0 in (rows, *row):  # an empty file cannot be mapped
+            return np.zeros((rows, *row), dtype)
+        return np.memmap(self.folder / name, dtype, mode, shape=(rows, *row))  # type: ignore[call-overload]
 
     @classmethod
     def create(cls, folder: Path, form: RowFormat, examples: Sequence[Example]) -> _Part:
@@ -178,8 +180,31 @@ class _Part:
             length, visual = len(example.tokens), example.image_tokens
             index[example.key] = {"row": row, "length": length, "first": first, "visual": visual}
             row, first = row + length, first + visual
-        files.write_json(folder / PART_INDEX, index)
-        return cls(folder, form, "w+")
+        return cls(folder, form, index, "w+")
+
+    def whole(self, key: str, place: Any) -> bool:
+        """Whether an example is as it was stored; of one without a checksum only that it is there."""
+        known = isinstance(place, dict) and set(place) - {"checksum"} == set(PLACE)
+        if not known or not all(isinstance(value, int) for value in place.values()):
+            return False
+        if "checksum" in place:
+            return place["checksum"] == self._checksum(key, place)
+        hidden, positions, at, levels = map(len, self._stored(place))
+        seen = not self.form.levels or at == levels == place["visual"]
+        return hidden == positions == place["length"] and seen
+
+    def _checksum(self, key: str, place: _Place) -> int:
+        """Over an example's key, its place and all that is stored there."""
+        found = zlib.crc32(repr((key, *(place[name] for name in PLACE))).encode())
+        for array in self._stored(place):
+            found = zlib.crc32(array.view(np.uint8).data, found)
+        return found
+
+    def _stored(self, place: _Place) -> tuple[np.ndarray, ...]:
+        """All arrays of an example as they lie in the files; shorter where a file is."""
+        rows = slice(place["row"], place["row"] + place["length"])
+        visual = slice(place["first"], place["first"] + place["visual"])
+        return self._hidden[rows], self._positions[rows], self._at[visual], self._levels[visual]
 
     def rows(self, place: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Hidden rows (length, D) and positions (3, length) of one example."""
@@ -219,10 +244,12 @@ class _Part:
             self._levels[span] = bits[:, row, at].swapaxes(0, 1)
 
     def close(self) -> None:
-        """Write everything to disk."""
+        """Write everything to disk, the index with the checksums last."""
         for array in (self._hidden, self._positions, self._at, self._levels):
             if isinstance(array, np.memmap):
                 array.flush()
+        index = {key: {**place, "checksum": self._checksum(key, place)} for key, place in self.index.items()}
+        files.write_json(self.folder / PART_INDEX, index)
 
 
 def _gather(places: Sequence[tuple[_Part, dict[str, int]]], form: RowFormat, width: int) -> Stored:

@@ -25,10 +25,11 @@ from medtune.progress import progress
 from medtune.run import RESUME, WEIGHTS
 from medtune.schemas import TrainConfig
 from medtune.training import preflight, validation
-from medtune.training.activations import RowFormat, Store
+from medtune.training.activations import Store
 from medtune.training.cluster import ALONE, Cluster
 from medtune.training.dataloader import DataLoader
 from medtune.training.examples import Material, gather
+from medtune.training.rowformat import RowFormat
 from medtune.training.sampler import Order
 from medtune.training.state import RunState
 from medtune.training.step import Step
@@ -81,6 +82,8 @@ def fill_store(
     ``group`` decoder layers are in memory at a time.
     """
     missing = store.missing(examples)
+    if store.damaged:
+        print(tr("trunk cache: {n} damaged entries; computed again", n=store.damaged), flush=True)
     if not missing:
         print(tr("trunk cache: all {n} examples are there ({folder})", n=len(examples), folder=store.folder))
         return

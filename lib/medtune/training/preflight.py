@@ -107,7 +107,7 @@ def _leaks(step: Step, loader: DataLoader) -> Iterator[str]:
     """The last token changed: every log-probability but its own must stay."""
     before, after = (_row_log_probs(step, loader, index) for index in (0, 1))
     moved = float(np.abs(before[:-1] - after[:-1]).max(initial=0))
-    if moved > SAME:
+    if not moved <= SAME:
         yield tr(
             "a later token moves an earlier loss by {moved:.4f}: attention is not causal in this mlx-vlm", moved=moved
         )
