@@ -228,7 +228,10 @@ class Base:
         from medtune.model import runtime
 
         guard.check(self.path)
-        _ = self.family, [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")]  # what may be loaded is known
+        _ = (
+            self.family,
+            [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")],
+        )  # what may be loaded is known
         with libraries.reading(self.path):
             if self.sees:
                 from mlx_vlm.utils import load_model
