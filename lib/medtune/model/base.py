@@ -205,7 +205,8 @@ class Base:
             return files.read_object(self.path / name)
         if name not in PARTS or not (self.path / PROCESSORS).exists():
             return None
-        return files.read_object(self.path / PROCESSORS).get(PARTS[name])
+        found = files.read_object(self.path / PROCESSORS).get(PARTS[name])
+        return found if isinstance(found, dict) else None
 
     def processor(self) -> Any:
         """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
@@ -227,7 +228,10 @@ class Base:
         from medtune.model import runtime
 
         guard.check(self.path)
-        _ = self.family, [Shard.open(path) for path in self.path.glob("*.safetensors")]  # what may be loaded is known
+        _ = (
+            self.family,
+            [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")],
+        )  # what may be loaded is known
         with libraries.reading(self.path):
             if self.sees:
                 from mlx_vlm.utils import load_model
