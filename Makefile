@@ -82,7 +82,7 @@ heeded := $(foreach name,SET SOURCES HOSTS BASELINE REPORT_LANG PINNED WEB FROM 
 imported := $(shell grep -s -l '"imported":' $(TRAINING))
 
 .PHONY: help setup data plan train monitor test-model chat deploy prove rollback undeploy inspect export report all import
-.PHONY: test test-fast test-faults test-all check lint bench ablate lock notice audit clean ask
+.PHONY: test test-fast test-faults test-all check privacy-check lint bench ablate lock notice audit clean ask
 
 help: ## this list
 	@echo "make TARGET [VARIABLE=value ...]"; echo
@@ -185,6 +185,9 @@ lint: $(READY) ## format, lint and types
 
 check: lint ## what CI runs: lint, then the tests
 	@$(MAKE) --no-print-directory test
+
+privacy-check: $(READY) ## every tool on the demo, watched: what would leave this machine
+	$(PY) tools/check_privacy.py --out build/privacy
 
 bench: $(READY) ## speed and memory beside mlx-vlm and mlx-lm
 	$(PY) tools/bench_training.py --out build/bench

@@ -189,4 +189,12 @@ def test_a_stopped_run_leaves_no_manifest_and_no_loose_file(bench: Bench, monkey
     )
     assert bench.run("--set", "seed=9") == 130
     left = {path.name for path in bench.out.iterdir()}
-    assert left == {"train.jsonl", "valid.jsonl", "test.jsonl", "rejected.jsonl", "images", "encodings"}
+    assert left == {
+        "train.jsonl",
+        "valid.jsonl",
+        "test.jsonl",
+        "rejected.jsonl",
+        "sources.jsonl",
+        "images",
+        "encodings",
+    }

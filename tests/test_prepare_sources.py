@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medtune import dataset
 from medtune.dataset import Dataset
 from tests.preparing import Bench, talk, turns
 
@@ -25,7 +26,8 @@ def test_a_sources_settings_fill_what_records_leave_open(bench: Bench) -> None:
     assert {(r.dim, r.license, r.department, r.weight, r.lang) for r in made} == {("warmth", "MIT", "内科", 0.5, "en")}
     assert (records["r1"].dim, records["r1"].license, records["r1"].lang) == ("accuracy", "unknown", "zh")
     sources = Dataset.open(bench.out).manifest.results["sources"]
-    assert [(Path(one["path"]).name, one["layout"]) for one in sources] == [
+    named = dataset.sources(bench.out)
+    assert [(named[one["path"]].name, one["layout"]) for one in sources] == [
         ("b.jsonl", "record"),
         ("a.jsonl", "alpaca"),
     ]

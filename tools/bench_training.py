@@ -7,6 +7,8 @@ writes  OUT/job, OUT/bench.json and OUT/bench.png; with --scaling OUT/scaling.js
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from pathlib import Path
 

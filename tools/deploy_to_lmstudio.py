@@ -9,12 +9,15 @@ Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
 from medtune import cli, config, receipt
 from medtune.deployment import preset, transaction
+from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -38,6 +41,12 @@ def parse(argv: list[str] | None) -> Namespace:
     what.add_argument("--export", nargs=2, help=SUPPRESS)
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
+    parser.add_argument(
+        "--allow-remote-server",
+        action="store_true",
+        help="LMSTUDIO_URL may name another machine: the proof's questions, from the test set too, their images and "
+        "LM_API_TOKEN are sent there",
+    )
     args = parser.parse_args(argv)
     for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
         cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
@@ -59,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.rollback or args.undeploy:
         take_back(args, settings, run)
         return
+    Server.lmstudio(remote=args.allow_remote_server)  # an address that is refused: said now, not after the fusing
     runtime.start()
     from medtune.deployment import deploy
 
@@ -90,7 +100,7 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     with receipt.stage(
         path, settings, inputs=inputs, overrides=args.set, undo=lambda: transaction.take_back(place)
     ) as done:
-        plan = deploy.plan(run, base, settings)
+        plan = deploy.plan(run, base, settings, remote=args.allow_remote_server)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
             stack.make()
@@ -120,7 +130,7 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
     try:
         deploy.check_unchanged(done)
-        plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+        plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
         for verdict in deploy.prove(plan, print):
             done.results["proofs"].append(verdict.facts)
             deploy.refuse(verdict)

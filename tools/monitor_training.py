@@ -7,6 +7,8 @@ writes  nothing: a living screen, dense lines where there is no terminal, or wit
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from rich.console import Console

@@ -2,19 +2,23 @@
 """sources -> dataset: check every row and image, split without leaks, count tokens.
 
 reads   the SOURCEs (files or folders of .jsonl / .json), then those of data.yaml; the images they name
-writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.jsonl, then OUT/manifest.json
+writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.jsonl, sources.jsonl (which raw file
+        is meant by each mark of the manifest), then OUT/manifest.json
 """
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
+import json
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 
-from medtune import cli, files
+from medtune import cli, dataset, files
 from medtune.config import load
 from medtune.data import encodings, imagestore, manifest, screen
 from medtune.data.imagestore import ImageStore
@@ -47,11 +51,12 @@ def main(argv: list[str] | None = None) -> None:
     config = config.model_copy(update={"sources": [*named, *config.sources]})
     base = Base.find(config.tokenizer)
     found = open_sources(config.sources, args.out)
-    inputs = {str(source.path): files.sha256(source.path) for source in found}
+    inputs = {dataset.mark(str(source.path)): files.sha256(source.path) for source in found}
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
     inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
-    with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
+    overrides = [text for text in args.set if not text.startswith("sources=")]
+    with stage(args.out / MANIFEST, marked(config), inputs=inputs, overrides=overrides, seeds=seeds) as receipt:
         folder.check(base)
         runtime.start()
         results, first = prepare(config, base, found, args.out)
@@ -60,6 +65,12 @@ def main(argv: list[str] | None = None) -> None:
         receipt.inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     screen.show(receipt.results, first, Console())
     print(args.out / MANIFEST)
+
+
+def marked(config: DataConfig) -> DataConfig:
+    """The settings as the receipt holds them: a source's path may name a patient."""
+    told = [source.model_copy(update={"path": dataset.mark(source.path)}) for source in config.sources]
+    return config.model_copy(update={"sources": told})
 
 
 def prepare(
@@ -77,6 +88,9 @@ def prepare(
             preparation = Preparation(config, store, encode, rejected, spool, packed)
             preparation.read(found, bar)
         assigned = preparation.assigned()
+        named = dict.fromkeys([source.path for source in config.sources] + [str(source.path) for source in found])
+        rows = ({"mark": dataset.mark(path), "path": path} for path in named)
+        files.write_jsonl(out / dataset.SOURCES, (json.dumps(row) for row in rows))
         store.close(preparation.write(out, assigned))
         encodings.write(out, base, packed, [entry.packed_bytes for entry in preparation.entries], assigned)
     return manifest.results(preparation.entries, assigned, found, rejected), rejected.first

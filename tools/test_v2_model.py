@@ -8,6 +8,8 @@ writes  RUN/predictions.jsonl, then RUN/evaluation.json; with --review RUN/revie
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from pathlib import Path
 

@@ -8,6 +8,8 @@ writes  RUN/adapters.safetensors, adapter_config.json, numbered checkpoints, met
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout

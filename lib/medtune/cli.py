@@ -7,16 +7,19 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from medtune.errors import UserError
-from medtune.i18n import tr
+from medtune import start
+from medtune.errors import UserError, is_out_of_memory
+from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
-FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
+PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,7 +100,9 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
 
     That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
     """
+    before = os.umask(PRIVATE)
     try:
+        _check_words(sys.argv[1:] if argv is None else argv)
         main(argv)
     except AlreadyDone as done:
         print(done)
@@ -107,15 +112,35 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
         if said := _of_file(error):
             return _fail(said)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return _fail(tr("out of memory; close other programs or use a smaller model: `make plan` says what fits"))
+        raise
     except KeyboardInterrupt:
-        sys.stdout.flush()
-        print(tr("stopped"), file=sys.stderr)
-        return 130
+        _flush()
+        print(say(start.STOPPED), file=sys.stderr)
+        return start.INTERRUPTED
+    finally:
+        os.umask(before)
     return 0
 
 
+def _check_words(words: Iterable[str]) -> None:
+    """A file name that is no UTF-8 could be opened, but in no receipt could it be named."""
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(word))) from None
+
+
+def _flush() -> None:
+    with suppress(OSError):  # said, where it matters, by who wrote
+        sys.stdout.flush()
+
+
 def _fail(said: str) -> int:
-    sys.stdout.flush()
+    _flush()
     print(f"error: {said}", file=sys.stderr)
     return 1
 
@@ -130,7 +155,25 @@ def _of_file(error: OSError) -> str:
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """``call`` as a program: for the last line of a tool."""
+    start.open_streams()
+    start.interruptible(True)
+    code = 0
     try:
-        sys.exit(call(main))
+        code = call(main)
+        start.interruptible(False)
+        sys.stdout.flush()
     except BrokenPipeError:  # `make report | head`
-        sys.stderr.close()
+        _forget_output()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _forget_output()
+        code = _fail(os.strerror(error.errno))
+    except KeyboardInterrupt:  # again, while the first was being said
+        code = start.INTERRUPTED
+    sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Let what cannot be printed go nowhere: Python would complain of it once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

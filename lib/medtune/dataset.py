@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from medtune.receipt import MANIFEST, Receipt
 from medtune.records import SPLITS, Record
 
 IMAGES = "images"  # their folder
+SOURCES = "sources.jsonl"  # which file each mark of the manifest means: its name may be a patient's
 INDEX = f"{IMAGES}/.index.jsonl"  # a header, then a row for each image file of the sources: data/imagestore.py
 
 
@@ -67,6 +70,18 @@ class Dataset:
                 )
             )
         return records
+
+
+def mark(path: str) -> str:
+    """What a receipt says in place of a raw file's path, in which a patient's name may stand."""
+    return f"source-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """The raw files that the marks in a data set's manifest mean; empty where that is not known."""
+    if not (root / SOURCES).exists():
+        return {}
+    return {row["mark"]: Path(row["path"]) for _, row in files.read_jsonl(root / SOURCES)}
 
 
 def image_hashes(root: Path) -> dict[str, str]:

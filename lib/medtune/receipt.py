@@ -48,7 +48,7 @@ class Receipt:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides the result: stage, settings and inputs; not when or where it ran."""
-        return files.hash_of([self.stage, self.config, self.inputs])
+        return files.hash_of(files.without_home([self.stage, self.config, self.inputs]))
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
@@ -63,7 +63,7 @@ class Receipt:
             raise Damaged(
                 tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again", path=path, verb=verb)
             )
-        return cls(**found)
+        return cls(**files.with_home(found))
 
     @classmethod
     def found(cls, path: Path) -> Receipt | None:
@@ -72,7 +72,7 @@ class Receipt:
 
     def write(self, path: Path) -> None:
         """Write it atomically, with its checksum."""
-        files.write_json(path, files.sealed(vars(self)))
+        files.write_json(path, files.sealed(files.without_home(vars(self))))
 
 
 class Damaged(UserError):

@@ -25,9 +25,9 @@ from medtune.deployment import deltas, matrices
 from medtune.deployment.deltas import Delta
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.model import adapters
+from medtune.model import adapters, guard
 from medtune.model.adapters import AdapterConfig
-from medtune.model.base import Base, check_links
+from medtune.model.base import Base
 from medtune.model.families import Family
 from medtune.model.tensors import Shard, Tensor, Weights
 from medtune.run import CONFIG, WEIGHTS
@@ -38,6 +38,9 @@ PEFT_LEAVES = (  # the end of PEFT's name, ours, whether it is transposed
     (re.compile(r"\.lora_B(\.default)?\.weight$"), "lora_b", True),
     (re.compile(r"\.lora_magnitude_vector(\.default)?(\.weight)?$"), "m", False),
 )
+LEFT_BESIDE = (  # of Hugging Face's trainer, about the training and never weights; nothing here opens them
+    "training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "rng_state.pth",
+)  # fmt: skip
 PEFT_READ = ("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights")
 PEFT_HARMLESS = (
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),  # whence
@@ -66,7 +69,7 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
 
     ``scale`` replaces the multiplier it states.
     """
-    check_links(source)
+    guard.check(source, LEFT_BESIDE)
     config = files.read_json(source / CONFIG)
     if not isinstance(config, dict):
         raise UserError(tr("{folder}: adapter_config.json of no known layout (PEFT, mlx-lm, mlx-vlm)", folder=source))
@@ -74,7 +77,7 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
     if path is None:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
     Shard.open(path)  # says what is wrong with a file that is cut short or none
-    stored: Any = mx.load(str(path))
+    stored = adapters.load_arrays(path)
     adapters.check_finite(stored, str(path))
     layout = _peft if "peft_type" in config else _mlx
     found = layout(source, family, config, stored)

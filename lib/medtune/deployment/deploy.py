@@ -16,6 +16,7 @@ from medtune.deployment.transaction import Place
 from medtune.errors import UserError
 from medtune.evaluation import gate
 from medtune.i18n import tr
+from medtune.model import libraries, templates
 from medtune.model.base import Base
 from medtune.model.tensors import Weights
 from medtune.receipt import Receipt
@@ -38,6 +39,7 @@ class Deployment:
     system_prompt: str
     home: Path | None
     place: Place
+    remote: bool = False  # whether the proof may ask an LM Studio on another machine
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +86,8 @@ class Deployment:
     def advice(self) -> list[str]:
         """For the screen, after it is done: what to click and what to ask first."""
         at = self.place.folder
+        server = "mlx_vlm.server" if self.base.sees else "mlx_lm.server"
+        serve = f"{sys.executable} -m {server} --host 127.0.0.1 --model {at}"  # its own choice is every network
         done = (
             tr("deployed: {folder}", folder=at)
             if self.home
@@ -98,17 +102,15 @@ class Deployment:
             )
             + (tr("; drop an image in") if self.base.sees else ""),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
-            tr(
-                "without LM Studio: {python} -m {server} --model {folder}",
-                python=sys.executable,
-                server="mlx_vlm.server" if self.base.sees else "mlx_lm.server",
-                folder=at,
-            ),
+            tr("without LM Studio: {command}", command=serve),
         ]
 
 
-def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
-    """Read base and adapters and decide everything; adapters that change nothing are refused."""
+def plan(run: Run, base: Base, config: DeployConfig, *, remote: bool = False) -> Deployment:
+    """Read base and adapters and decide everything; adapters that change nothing are refused.
+
+    ``remote``: the proof may ask an LM Studio on another machine.
+    """
     folder.check(base)
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
@@ -117,9 +119,10 @@ def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
             tr("{path}: the adapters change nothing: as they were before any training; train further", path=run.weights)
         )
     prompt = _system_prompt(run, config.system_prompt)
-    chat_template = template.with_system_prompt(base.chat_template, prompt)
+    with templates.tried(base.chat_template, base.path), libraries.reading(base.path):
+        chat_template = template.with_system_prompt(base.chat_template, prompt)
     home, place = lmstudio.home(config.home), Place.of(run.path, config)
-    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
+    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place, remote)
 
 
 def check_gate(run: Run, allowed: bool) -> None:
@@ -242,6 +245,7 @@ def _subject(plan: Deployment, staged: Path) -> Subject:
         references=recorded,
         key=plan.key,
         home=plan.home,
+        remote=plan.remote,
     )
 
 

@@ -162,10 +162,10 @@ def template_of(folder: Path) -> dict[str, str]:
     """The chat templates of a folder by the file they stand in."""
     found = {}
     if (folder / TEMPLATE).exists():
-        found[TEMPLATE] = (folder / TEMPLATE).read_text(encoding="utf-8")
+        found[TEMPLATE] = files.read_text(folder / TEMPLATE)
     for name in TEMPLATE_PLACES:
         if (folder / name).exists():
-            template = files.read_json(folder / name).get("chat_template")
+            template = files.read_object(folder / name).get("chat_template")
             if isinstance(template, str):
                 found[name] = template
     return found

@@ -22,8 +22,7 @@ from medtune.deployment import folder, matrices
 from medtune.deployment.matrices import Matrix
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model import families, tensors
-from medtune.model.base import check_links
+from medtune.model import families, guard, tensors
 from medtune.model.families import Family
 from medtune.model.tensors import INDEX, HeaderEntry, Shard, Weights, write_shard
 
@@ -44,8 +43,8 @@ def write(source: Path, out: Path) -> None:
     """Write the model folder ``source`` to ``out``, which must not exist."""
     if not (source / "config.json").exists():
         raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
-    check_links(source)
-    config = files.read_json(source / "config.json")
+    guard.check(source)
+    config = files.read_object(source / "config.json")
     family = families.of(config)
     if family.vision and "vision_config" not in config:
         raise UserError(tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=source))

@@ -83,7 +83,10 @@ def _made_of(training: Receipt, manifest: Receipt | None, matrices: str) -> list
         ),
     ]
     sources = manifest.results.get("sources", []) if manifest else []
-    said += [f"{source['path'].rpartition('/')[2]}: {source['records']}, {source['license']}" for source in sources]
+    said += [
+        tr("source {n}: {records} records, {license}", n=n, records=source["records"], license=source["license"])
+        for n, source in enumerate(sources, 1)  # not by name: a raw file may be called after a patient
+    ]
     return [f"- {line}" for line in said]
 
 
@@ -132,7 +135,7 @@ def _use(key: str, sees: bool) -> list[str]:
         tr("LM Studio: My Models, choose `{key}`, in the chat's sidebar the preset of the same name.", key=key),
         "",
         "```sh",
-        *(["mlx_vlm.server --model . --port 8080   # text and images, OpenAI API"] if sees else []),
-        "mlx_lm.server --model . --port 8080    # text only",
+        *(["mlx_vlm.server --model . --host 127.0.0.1 --port 8080   # text and images, OpenAI API"] if sees else []),
+        "mlx_lm.server --model . --host 127.0.0.1 --port 8080    # text only",
         "```",
     ]

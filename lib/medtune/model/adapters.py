@@ -16,10 +16,12 @@ from mlx_lm.models import switch_layers as text_layers
 from mlx_vlm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medtune import files
-from medtune.errors import UserError, raise_all
+from medtune import config_errors, files
+from medtune.errors import UserError, is_out_of_memory, raise_all
 from medtune.i18n import tr
+from medtune.model import libraries
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.tensors import Shard
@@ -59,45 +61,35 @@ class AdapterConfig:
         """Read a folder's adapter_config.json, as its training left it; one that lacks full paths is refused."""
         Run(folder).as_trained(CONFIG)
         path = folder / CONFIG
-        raw = files.read_json(path)
-        parameters = raw.get("lora_parameters") if isinstance(raw, dict) else None
-        if not isinstance(parameters, dict):
-            parameters = {}
-        dropout = parameters.get("dropout", 0.0)
-        wanted = {
-            "rank": _whole_number(parameters.get("rank")),
-            "scale": _number(parameters.get("scale")),
-            "dropout": _number(dropout) and 0 <= dropout < 1,
-            "keys": _names(parameters.get("keys")),
-        }
-        wrong = [key for key, passed in wanted.items() if not passed]
-        if wrong:
+        raw = files.read_object(path)
+        parameters = raw.get("lora_parameters")
+        missing = [key for key in ("rank", "scale", "keys") if key not in (parameters or {})]
+        if missing:
             raise UserError(
                 tr(
                     "{path}: lora_parameters lacks a usable {keys}; import it with tools/import_adapter.py",
                     path=path,
-                    keys=", ".join(wrong),
+                    keys=", ".join(missing),
                 )
             )
-        return cls(
-            rank=parameters["rank"],
-            scale=float(parameters["scale"]),
-            dropout=float(dropout),
-            keys=tuple(parameters["keys"]),
-            dora=raw.get("fine_tune_type") == "dora",
-        )
+        try:
+            stated = _Stated.model_validate(parameters)
+        except ValidationError as error:
+            raise_all(config_errors.problems(error, _Stated, {}), f"{path}: lora_parameters")
+            raise
+        dora = raw.get("fine_tune_type") == "dora"
+        return cls(stated.rank, float(stated.scale), float(stated.dropout), tuple(stated.keys), dora)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+class _Stated(BaseModel):
+    """What `lora_parameters` must be."""
 
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-def _whole_number(value: Any) -> bool:
-    return _number(value) and isinstance(value, int) and value > 0
-
-
-def _names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    rank: int = Field(ge=1, le=2**16)
+    scale: float
+    dropout: float = Field(0.0, ge=0, lt=1)
+    keys: list[str] = Field(min_length=1)
 
 
 def scale_of(lora: Lora) -> float:
@@ -169,8 +161,21 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
         raise UserError(tr("{path}: no such adapter file; bring it back or train again", path=path)) from None
     except UserError:
         raise UserError(tr("{path}: damaged; bring it back or train again", path=path)) from None
-    stored: Any = mx.load(str(path))
+    stored = load_arrays(path)
     check_finite(stored, str(path))
+    return stored
+
+
+def load_arrays(path: Path) -> dict[str, mx.array]:
+    """MLX's arrays of a safetensors file whose header is sound; a UserError where MLX knows a type of it not."""
+    try:
+        stored: Any = mx.load(str(path))
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            tr("{path}: cannot be read ({error}); download the model again", path=path, error=libraries.shown(error))
+        ) from None
     return stored
 
 

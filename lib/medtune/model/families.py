@@ -16,6 +16,7 @@ from medtune.i18n import tr
 QKV = ("q_proj", "k_proj", "v_proj")
 ATTENTION = (*QKV, "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")  # all state
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class Vision:
     # LM Studio's engine rewrites preprocessor_config.json when it loads some (mlx-engine 08f0c07, 2026-08-21):
     app_drops_size: bool = False  # its `size`
     app_processor: tuple[str, str] = ("", "")  # the image_processor_type it replaces, and by which
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Keys that vision_config states."""
+        inner = () if self.ratio else (self.inner,)
+        positions = (self.positions,) if self.positions else ()
+        return (self.hidden, self.out, *inner, *positions, "num_heads", "depth", "spatial_merge_size", "patch_size")
 
 
 @dataclass(frozen=True)

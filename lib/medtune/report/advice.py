@@ -51,7 +51,7 @@ def _stages(facts: Facts, say: Speaker) -> Iterator[str]:
     for name in STAGES:
         stage = facts.stages[name]
         if stage.state == "missing":
-            yield say("Not measured yet: run `make {verb} RUN={run}`.", verb=stage.verb, run=facts.run)
+            yield say("Not measured yet: run `make {verb} RUN={run}`.", verb=stage.verb, run=facts.place)
         elif stage.state == "stale":
             shown = ", ".join(f"`{item}`" for item in stage.changed[:3])
             yield say(
@@ -59,7 +59,7 @@ def _stages(facts: Facts, say: Speaker) -> Iterator[str]:
                 name=name,
                 files=shown,
                 verb=stage.verb,
-                run=facts.run,
+                run=facts.place,
             )
 
 
@@ -109,7 +109,7 @@ def _length(facts: Facts, say: Speaker) -> Iterator[str]:
             '(`make train{settings} SET="iters={more}" RUN={run}_{more}`).',
             fall=say.write.percent(_recent_fall(curve)),
             more=more,
-            run=facts.run,
+            run=facts.place,
             settings=facts.settings,
         )
 
@@ -192,7 +192,9 @@ def _proofs(facts: Facts, say: Speaker) -> Iterator[str]:
                 name=sentences.name(proof, say.lang),
             )
     if facts.trusted("deployment.staged"):
-        yield say("Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.run)
+        yield say(
+            "Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.place
+        )
 
 
 def _data(facts: Facts, say: Speaker) -> Iterator[str]:

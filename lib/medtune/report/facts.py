@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import files
+from medtune import dataset, files
 from medtune.errors import UserError
 from medtune.evaluation import predictions
 from medtune.files import Json
@@ -51,6 +51,11 @@ class Facts:
     baseline: Facts | None = None  # another run that this one is compared with
 
     @property
+    def place(self) -> str:
+        """The run's folder as a report writes it."""
+        return files.without_home(str(self.run))
+
+    @property
     def origin(self) -> Origin | None:
         """Where this run came from, where that is noted."""
         return Run(self.run).origin
@@ -62,7 +67,9 @@ class Facts:
             return ""
         configs, data = self.origin
         profile = configs.removeprefix("configs/")
-        return f" PROFILE={profile}" if data == f"data/processed/{profile}" else f" CONFIGS={configs} DATA={data}"
+        if data == f"data/processed/{profile}":
+            return f" PROFILE={profile}"
+        return files.without_home(f" CONFIGS={configs} DATA={data}")
 
     def look(self, key: str) -> Any:
         """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
@@ -71,7 +78,7 @@ class Facts:
         if receipt is None:
             return None
         own = vars(receipt)
-        return _walk(own if path[0] in own else receipt.results, path)
+        return files.without_home(_walk(own if path[0] in own else receipt.results, path))
 
     def trusted(self, key: str) -> Any:
         """``look``, but None where the stage's files have changed since: then it speaks of another model."""
@@ -88,8 +95,8 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     """Read the receipts of ``run``, and of ``baseline`` where one is named; a run without training is a UserError."""
     stages = {name: _stage(name, run / f"{name}.json") for name in STAGES[1:]}
     training = stages["training"].receipt
-    dataset = training.results.get("dataset") if training else None  # an imported adapter's is not known
-    data = Path(dataset["path"]) if dataset else None
+    trained_on = training.results.get("dataset") if training else None  # an imported adapter's is not known
+    data = Path(trained_on["path"]) if trained_on else None
     stages["manifest"] = _stage("manifest", (data or run) / MANIFEST)
     history = History.read(run / METRICS)
     if training is None and not history.metrics:
@@ -113,10 +120,16 @@ def _checked(stage: Stage, run: Path, data: Path | None) -> Stage:
         return stage
     receipt = stage.receipt
     folders = [stage.path.parent, run, *([data] if data else [])]
-    changed = [name for name, digest in receipt.inputs.items() if _differs(_found(name, folders), digest)]
+    raw = dataset.sources(stage.path.parent)
+    found = {name: raw.get(name) or _found(name, folders) for name in receipt.inputs}
+    changed = [
+        dataset.mark(name) if "/" in name else name
+        for name, digest in receipt.inputs.items()
+        if _differs(found[name], digest)
+    ]
     changed += [name for name, digest in receipt.outputs.items() if files.lost(stage.path.parent / name, digest)]
     changed += _adapters(receipt.results, run) + _deployed(receipt.results)
-    return replace(stage, changed=tuple(dict.fromkeys(changed)))
+    return replace(stage, changed=tuple(dict.fromkeys(files.without_home(changed))))
 
 
 def _found(name: str, folders: list[Path]) -> Path | None:

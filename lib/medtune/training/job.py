@@ -31,6 +31,7 @@ from medtune.training.dataloader import DataLoader
 from medtune.training.examples import Material, gather
 from medtune.training.rowformat import RowFormat
 from medtune.training.sampler import Order
+from medtune.training.state import RunState
 from medtune.training.step import Step
 from medtune.training.trainer import Trainer
 from medtune.training.trunk import Trunk
@@ -116,6 +117,7 @@ class TrainingJob:
             checked = self.preflight() if not self.trainer.state.step else []
         print(*checked, sep="\n", flush=True)
         state = self.trainer.run()
+        _check_learned(state, self.trainer.config)
         measured = state.results(self.trainer.config, self.trainer.stopped)
         measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
         measured["lora"] = {
@@ -124,6 +126,20 @@ class TrainingJob:
         }
         (self.trainer.folder / RESUME).unlink(missing_ok=True)  # finished: nothing to go on with
         return {**self.facts, **measured}
+
+
+def _check_learned(state: RunState, config: TrainConfig) -> None:
+    """Adapters that are best before the first step are zero: not worth a receipt."""
+    if config.select.by == "val_loss" and not state.best_step:
+        raise UserError(
+            tr(
+                "nothing was learned: the validation loss was lowest before the first step ({first:.4f}, at the end "
+                "{last:.4f}); lower optimizer.learning_rate and train into another folder (make train RUN=...), or set "
+                "select.by: last",
+                first=state.first["val_loss"],
+                last=state.last["val_loss"],
+            )
+        )
 
 
 def assemble(
@@ -168,7 +184,8 @@ def assemble(
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, renderer)
-        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], renderer)
+        loader = DataLoader(probes, source, below)
+        return preflight.check(step, loader, loaders[0], mine[0], renderer, material.kinds)
 
     loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
     return TrainingJob(loop, checks, room, facts)

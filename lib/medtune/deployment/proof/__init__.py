@@ -66,6 +66,7 @@ class Subject:
     references: References
     key: str  # <publisher>/<model>
     home: Path | None = None  # LM Studio's, None where it is not installed
+    remote: bool = False  # whether LM Studio's server may be another machine
 
 
 def levels() -> Iterator[tuple[str, ModuleType]]:

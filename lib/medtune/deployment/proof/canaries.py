@@ -52,14 +52,14 @@ def from_predictions(path: Path, folder: Path) -> list[Canary]:
     """Prompts of the run's evaluation, where it has one: nearer to what was trained than ours."""
     found: dict[bool, list[Canary]] = {False: [], True: []}
     for number, row in enumerate(predictions.read(path)[0], 1):
-        images = tuple(Path(name) for name in row["images"])
+        images = tuple(map(Path, files.with_home(row["images"])))
         kind = found[bool(images)]
         if row["model"] == "tuned" and len(kind) < FROM_RUN and all(image.exists() for image in images):
             messages = tuple(Message(**message) for message in row["prompt"])
             _no_answer_last(path, number, messages)
-            stem = files.hash_of(row["id"])[:12]  # an id may hold what a file name may not
+            stem = files.hash_of(row["id"])[:12]  # an id holds the name of a raw file, which a receipt does not
             other = tuple(_mirrored(image, folder / f"{stem}-{n}.png") for n, image in enumerate(images))
-            kind.append(Canary(row["id"], messages, images, other))
+            kind.append(Canary(f"test-{stem}", messages, images, other))
     return found[False] + found[True]
 
 

@@ -76,7 +76,7 @@ def check(subject: Subject) -> Verdict:
     if entry is None:
         return Verdict.skipped("not_listed", key=subject.key)
     try:
-        return _asked(lms, Server.lmstudio(status.get("port")), entry, subject)
+        return _asked(lms, Server.lmstudio(status.get("port"), remote=subject.remote), entry, subject)
     except NotRunning as error:
         return Verdict.skipped("no_answer", url=error.url, error=error.reason)
 

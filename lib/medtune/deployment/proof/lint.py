@@ -10,17 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medtune import files
 from medtune.deployment import folder
 from medtune.deployment.proof import Fault
 from medtune.errors import UserError
 from medtune.i18n import Words
-from medtune.model import families
+from medtune.model import families, guard
 from medtune.model.base import IMAGES
-from medtune.model.tensors import INDEX, Shard, indexed
+from medtune.model.tensors import INDEX, Shard, named_by
 from medtune.run import CONFIG
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+UNREADABLE = ("damaged", "wrong", "no_file", "large", "many")  # what the guard says of files read here
 SENTENCES: dict[str, Words] = {
+    **guard.SENTENCES,
     "no_config": {
         "en": "{file}: missing; LM Studio does not see a model here",
         "zh": "{file}：缺失；LM Studio 看不到模型",
@@ -102,14 +105,19 @@ SENTENCES: dict[str, Words] = {
 
 def problems(path: Path) -> list[Fault]:
     """Every fault of the folder ``path``, {"fault": rule, "file": file or files}, the gravest first."""
+    found = [problem for problem in guard.problems(path) if problem["fault"] != "leads_out"]  # a link is one, anyway
     if not (path / "config.json").exists():
-        return [{"fault": "no_config", "file": "config.json"}]
+        return [*found, {"fault": "no_config", "file": "config.json"}]
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"), parse_constant=_not_json)
-    except ValueError as error:
-        return [{"fault": "not_json", "file": "config.json", "error": str(error)}]
+        config = json.loads(files.read_text(path / "config.json"), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        return [*found, {"fault": "not_json", "file": "config.json", "error": str(error)}]
+    except (UserError, OSError):
+        return found
+    if any(problem["fault"] in UNREADABLE for problem in found):
+        return found
     shards, broken = _shards(path)
-    found = [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
+    found += [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
     return [*found, *_links(path), *_texts(path), *_strays(path)]
 
 
@@ -140,7 +148,7 @@ def _adapters(path: Path) -> Iterator[Fault]:
 
 def _index_is_right(path: Path) -> bool:
     try:
-        named = indexed(path)
+        named = named_by(path / INDEX)
     except UserError:
         return False
     return bool(named) and all((path / name).exists() for name in named)
@@ -150,7 +158,7 @@ def _index(path: Path) -> Iterator[Fault]:
     if not (path / INDEX).exists():
         return
     try:
-        named = indexed(path)
+        named = set(named_by(path / INDEX))
     except UserError as error:
         yield {"fault": "unreadable", "file": INDEX, "error": str(error)}
         return

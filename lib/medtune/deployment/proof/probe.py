@@ -27,6 +27,7 @@ def main(folder: str, request: str, answer: str) -> None:
             ctypes.CDLL(os.environ.get("MEDTUNE_OPENBLAS", "libopenblas.so.0"), mode=ctypes.RTLD_GLOBAL)
         except OSError:
             print("OpenBLAS not found: slower", file=sys.stderr)
+    refuse_code(Path(folder))
     import mlx.core as mx
 
     sees = "vision_config" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
@@ -40,11 +41,25 @@ def main(folder: str, request: str, answer: str) -> None:
     np.savez(answer, **arrays)
 
 
+def refuse_code(folder: Path) -> None:
+    """End where the folder has a program or names one: mlx-vlm would run it."""
+    found = [path.name for path in folder.rglob("*.py")]
+    for path in folder.glob("*.json"):
+        if path.name not in ("tokenizer.json", "vocab.json"):
+            said = json.loads(path.read_text(encoding="utf-8"))
+            found += [
+                f"{path.name}: {key}" for key in ("auto_map", "model_file") if isinstance(said, dict) and key in said
+            ]
+    if found:
+        raise SystemExit(f"Error: this folder brings code ({', '.join(found)})")
+
+
 def with_eyes(folder: Path) -> tuple[Any, Any]:
     """Model and processor as LM Studio's engine takes them for a config.json with `vision_config`."""
     from mlx_vlm.utils import load_model, load_processor
 
-    return load_model(folder, lazy=True), load_processor(folder, add_detokenizer=False)
+    model = load_model(folder, lazy=True, trust_remote_code=False)
+    return model, load_processor(folder, add_detokenizer=False, trust_remote_code=False)
 
 
 def text_only(folder: Path) -> tuple[Any, Any]:
@@ -52,8 +67,8 @@ def text_only(folder: Path) -> tuple[Any, Any]:
     from mlx_lm.utils import load_model
     from transformers import AutoTokenizer
 
-    model, _ = load_model(folder, lazy=True)
-    return model, AutoTokenizer.from_pretrained(folder)
+    model, _ = load_model(folder, lazy=True, trust_remote_code=False)
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def ask_text(model: Any, tokenizer: Any, case: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
