@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from argparse import SUPPRESS, Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 from medtune import cli, config, files, receipt
@@ -50,7 +51,10 @@ def main(argv: list[str] | None = None) -> None:
         inspect(args.inspect)
         return
     run = Run.chosen(args.run)
-    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
+    if args.prove or args.rollback or args.undeploy or args.export:
+        settings = run.deployed(args.config, args.set)
+    else:
+        settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
     if args.rollback or args.undeploy:
         take_back(args, settings, run)
         return
@@ -91,17 +95,18 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment.proof import stack
 
     plan = deploy.plan(run, Base.of_training(run.training.results), settings)
-    done = run.deployment
     if args.pinned:
         stack.make()
-    done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-    files.write_json(run.path / DEPLOYMENT, vars(done))
+    with files.held(run.path):
+        done = run.deployment
+        done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
+        files.write_json(run.path / DEPLOYMENT, vars(done))
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Roll back or undeploy; the receipt goes, since it speaks of what is no longer there."""
     at = Place.of(run.path, settings)
-    with transaction.locked(at):
+    with transaction.locked(at) if at.work.exists() else nullcontext():  # nothing to take back: nothing is made
         if args.rollback:
             transaction.rollback(at)
         else:

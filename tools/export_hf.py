@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medtune import cli, config
+from medtune import cli
 from medtune.deployment.transaction import Place
 from medtune.model import runtime
 from medtune.run import Run
-from medtune.schemas import DeployConfig
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,8 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make")
     args = parser.parse_args(argv)
     run = Run.chosen(args.run)
-    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
-    source = Place.of(run.path, settings).folder
+    source = Place.of(run.path, run.deployed(args.config, args.set)).folder
     runtime.start()
     from medtune.deployment import hf_export
 

@@ -8,13 +8,14 @@ writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 
-from medtune import cli, files
+from medtune import cli, dataset, files
 from medtune.config import load
 from medtune.data import encodings, imagestore, manifest, screen
 from medtune.data.imagestore import ImageStore
@@ -24,6 +25,7 @@ from medtune.data.sources import SourceFile, open_sources
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
+from medtune.origin import Origin
 from medtune.progress import progress
 from medtune.receipt import MANIFEST, stage
 from medtune.records import SPLITS
@@ -50,8 +52,11 @@ def main(argv: list[str] | None = None) -> None:
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
     inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
-    with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds) as receipt:
+    came = Origin(args.config, args.out, tuple(args.set), tuple(args.sources))
+    check = partial(dataset.claim, args.out, came)
+    with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds, check=check) as receipt:
         runtime.start()
+        came.write(args.out)
         results, first = prepare(config, base, found, args.out)
         receipt.results = manifest.encoded_with(base) | results
         receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}

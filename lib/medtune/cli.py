@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
-FULL = (errno.ENOSPC, errno.EDQUOT)  # met while writing, where the system names no file
 
 
 def parser(doc: str | None, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
@@ -79,7 +78,7 @@ def _of_file(error: OSError) -> str:
     name = error.filename if error.filename2 is None else error.filename2
     if isinstance(name, (str, bytes, os.PathLike)):
         return f"{os.fsdecode(name)}: {error.strerror or error}"
-    return os.strerror(error.errno) if error.errno in FULL else ""
+    return os.strerror(error.errno) if error.errno in files.FULL else ""
 
 
 def run(main: Callable[[list[str] | None], None]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +19,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 
 Json = dict[str, Any]  # a JSON object
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # met while writing, where the system names no file
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -25,12 +29,71 @@ def atomic(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # same suffix: some writers append a missing one
     try:
-        yield partial
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
+        with named(path):
+            yield partial
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name ``path`` where the system says meanwhile that the disk is full, which it says of no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold ``folder``, made where it is missing, for this process alone; a UserError where another one holds it.
+
+    The kernel's lock on the folder itself leaves no file, needs no right to write, and goes with the process. A network
+    drive may know no locks: there everybody may.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not _locked(handle):
+            raise UserError(tr("{folder}: medtune is at work there already; wait until it has ended", folder=folder))
+        yield
+    finally:
+        os.close(handle)
+        if made:
+            _unmake(folder)
+
+
+def _unmake(folder: Path) -> None:
+    """Take away a folder in which nothing came to be but what we note for ourselves."""
+    with suppress(OSError):
+        if all(path.name.startswith(".") and path.is_file() for path in folder.iterdir()):
+            shutil.rmtree(folder)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        pass
+    return True
+
+
+def own(folder: Path) -> None:
+    """Make a held folder ours: git leaves it alone, and what a killed process half wrote is gone."""
+    ignored = folder / ".gitignore"
+    if not (ignored.exists() or (folder / ".git").exists()):  # a whole checkout is not ours
+        write_text(ignored, "*\n")
+    for stale in folder.glob(".partial-*"):
+        if stale.is_file():
+            stale.unlink()
 
 
 @contextmanager
@@ -128,6 +191,14 @@ def _sha256_then(path: Path, changed: int, size: int) -> str:
 def hash_of(value: Any) -> str:
     """Hex digest of a JSON-able value; key order does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def beside(folder: Path) -> Path:
+    """A folder beside this one, numbered on, that is not there yet."""
+    here = folder if folder.name.strip(".") else folder.resolve()
+    stem = here.name.rstrip("0123456789")
+    first, stem = (int(here.name[len(stem) :]) + 1, stem) if stem not in ("", here.name) else (2, f"{here.name}_")
+    return next(path for n in count(first) if not (path := here.parent / f"{stem}{n}").exists())
 
 
 def free_bytes(folder: Path) -> int:

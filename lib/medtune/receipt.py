@@ -6,8 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -85,11 +85,14 @@ def stage(
     seeds: dict[str, int] | None = None,
     replace: bool = True,
     redo: str = "",
+    check: Callable[[], None] | None = None,
 ) -> Iterator[Receipt]:
     """Run a stage whose receipt is ``path`` (its stem names the stage) and write the receipt when it succeeded.
 
-    ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone. With
-    ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on.
+    ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone, for which
+    nothing is written. With ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on.
+    The folder is held meanwhile: a second stage in it is a UserError. ``check`` raises where the folder must not be
+    written to; before it, nothing is.
     """
     receipt = Receipt(
         stage=path.stem,
@@ -98,15 +101,19 @@ def stage(
         inputs=inputs,
         seeds=seeds or {},
     )
-    _compare(path, receipt, replace, redo)
-    path.unlink(missing_ok=True)  # from here on the stage is unfinished
-    started = time.time()
-    receipt.started = _moment(started)
-    receipt.commit, receipt.versions, receipt.machine = commit(), versions(), machine()
-    yield receipt
-    receipt.finished = _moment(time.time())
-    receipt.seconds = round(time.time() - started, 3)
-    files.write_json(path, vars(receipt))
+    with files.held(path.parent):
+        _compare(path, receipt, replace, redo)
+        if check:
+            check()
+        files.own(path.parent)
+        path.unlink(missing_ok=True)  # from here on the stage is unfinished
+        started = time.time()
+        receipt.started = _moment(started)
+        receipt.commit, receipt.versions, receipt.machine = commit(), versions(), machine()
+        yield receipt
+        receipt.finished = _moment(time.time())
+        receipt.seconds = round(time.time() - started, 3)
+        files.write_json(path, vars(receipt))
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
@@ -115,7 +122,8 @@ def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
     earlier = Receipt.read(path)
     lost = [name for name, digest in earlier.outputs.items() if files.lost(path.parent / name, digest)]
     if not lost and earlier.fingerprint == receipt.fingerprint:
-        os.utime(path)  # newer than its inputs again, for make
+        with suppress(OSError):  # in a folder one may only read, make asks again: that is all
+            os.utime(path)  # newer than its inputs again, for make
         raise AlreadyDone(tr("{path}: already done with these settings and inputs", path=path))
     if not replace:
         raise UserError(f"{path.parent}: {_difference(earlier, receipt, lost)}; {redo}")
@@ -129,14 +137,15 @@ def _difference(earlier: Receipt, now: Receipt, lost: list[str]) -> str:
         return tr(
             "holds a finished run on other inputs ({names})", names=", ".join(dict.fromkeys(k for k, _ in changed))
         )
-    keys = ", ".join(_changed_keys(earlier.config, now.config))
+    keys = ", ".join(changed_keys(earlier.config, now.config))
     return tr("holds a finished run with other settings ({names})", names=keys)
 
 
-def _changed_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+def changed_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """The dotted names of what differs between two settings."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = dict.fromkeys([*a, *b])
-        return [name for key in keys for name in _changed_keys(a.get(key), b.get(key), f"{prefix}.{key}".strip("."))]
+        return [name for key in keys for name in changed_keys(a.get(key), b.get(key), f"{prefix}.{key}".strip("."))]
     return [] if a == b else [prefix]
 
 

@@ -120,8 +120,11 @@ def _stated(source: Path, config: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
-    """Write the portable form to ``out``; every tensor without a place in ``base``, or misshapen, is listed instead."""
+def write(found: Foreign, base: Base, out: Path, mark: str = "") -> AdapterConfig:
+    """Write the portable form to ``out``, weights with their ``mark`` first.
+
+    Every tensor without a place in ``base``, or misshapen, is listed instead.
+    """
     adapted = deltas.paired(found.tensors, found.scale, found.dora, found.layout)
     stored = Weights.open(base.path).tensors
     problems = [problem for delta in adapted if (problem := _misfit(delta, stored, base))]
@@ -129,8 +132,8 @@ def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
     keys = tuple(delta.module for delta in adapted)
     config = AdapterConfig(adapted[0].rank, found.scale, found.dropout, keys, found.dora)
     out.mkdir(parents=True, exist_ok=True)
+    adapters.save_tensors(out / WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()}, mark)
     files.write_json(out / CONFIG, config.to_json())
-    adapters.save_tensors(out / WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()})
     return config
 
 

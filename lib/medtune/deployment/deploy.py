@@ -166,7 +166,13 @@ def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
 def prove(plan: Deployment, say: Callable[[str], None]) -> list[Verdict]:
     """Prove the folder that is in place once more, now perhaps on levels that were skipped; changes nothing."""
     if not plan.place.folder.exists():
-        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=plan.place.folder))
+        raise UserError(
+            tr(
+                "{folder}: nothing is deployed there; run `{command}` first",
+                folder=plan.place.folder,
+                command=plan.run.command("deploy"),
+            )
+        )
     subject = _subject(plan, plan.place.folder)
     return _prove(itertools.chain(proof.run(subject), proof.run(subject, after_commit=True)), say)
 

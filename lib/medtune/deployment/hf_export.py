@@ -41,7 +41,7 @@ class Piece:
 def write(source: Path, out: Path) -> None:
     """Write the model folder ``source`` to ``out``, which must not exist."""
     if not (source / "config.json").exists():
-        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
+        raise UserError(tr("{folder}: nothing is deployed there; deploy it first", folder=source))
     config = files.read_json(source / "config.json")
     family = families.of(config)
     if family.vision is None:  # experts of text-only families lie apart there; what is deployed sees

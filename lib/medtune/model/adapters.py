@@ -20,8 +20,10 @@ from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
 from medtune import files
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
+from medtune.model import arrays
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
+from medtune.model.claim import MARK
 from medtune.model.tensors import Shard
 from medtune.run import CONFIG, WEIGHTS
 from medtune.schemas import Lora
@@ -160,15 +162,14 @@ def tensors(model: nn.Module) -> dict[str, mx.array]:
     return {name: value.astype(mx.float32) for name, value in flat(model.trainable_parameters()).items()}
 
 
-def save_tensors(path: Path, tensors: dict[str, mx.array]) -> None:
-    """Write adapter tensors atomically, with the header that says they are MLX's."""
-    with files.atomic(path) as partial:
-        mx.save_safetensors(str(partial), tensors, {"format": "mlx"})
+def save_tensors(path: Path, tensors: dict[str, mx.array], mark: str = "") -> None:
+    """Write adapter tensors atomically; the header says that they are MLX's, and by ``mark`` what made them."""
+    arrays.save(path, tensors, {"format": "mlx"} | ({MARK: mark} if mark else {}))
 
 
-def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig) -> int:
-    """Write the model's adapters as ``folder/name`` beside their adapter_config.json; returns the bytes written."""
-    save_tensors(folder / name, tensors(model))
+def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig, mark: str = "") -> int:
+    """Write the model's adapters as ``folder/name``, then their adapter_config.json; returns the bytes written."""
+    save_tensors(folder / name, tensors(model), mark)
     files.write_json(folder / CONFIG, config.to_json())
     return (folder / name).stat().st_size
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from medtune.i18n import tr
 from medtune.metrics import History, Metric
 from medtune.progress import duration
-from medtune.run import METRICS
+from medtune.run import METRICS, Run
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
 
@@ -46,11 +46,11 @@ class Status:
 
 def observe(run: Path, now: float) -> Status:
     """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
-    return status_of(str(run), History.read(run / METRICS), now)
+    return status_of(str(run), History.read(run / METRICS), now, Run(run).command("train"))
 
 
-def status_of(run: str, history: History, now: float) -> Status:
-    """Say where a run with this history stands at ``now``."""
+def status_of(run: str, history: History, now: float, command: str = "make train") -> Status:
+    """Say where a run with this history stands at ``now``; ``command`` is what one types to train it."""
     timed = _timed(history, now)
     rows = timed.metrics
     silent = max(0.0, now - rows[-1]["time"]) if rows else None
@@ -59,7 +59,7 @@ def status_of(run: str, history: History, now: float) -> Status:
     return Status(
         run=run,
         state=state,
-        note=_note(state, run, history, silent),
+        note=_note(state, run, history, silent, command),
         step=history.step,
         total=history.total_steps,
         elapsed=_active(rows) + going if rows else None,
@@ -87,7 +87,7 @@ def time_of(row: Metric) -> float | None:
 def _state(history: History, silent: float | None) -> State:
     if silent is None:
         return "waiting"
-    if history.turn in ("finish", "early_stop"):
+    if history.ended:
         return "finished"
     if history.turn == "stop":
         return "stopped"
@@ -130,19 +130,19 @@ def _eta(history: History, now: float) -> float | None:
     return max(0.0, seconds - (now - history.metrics[-1]["time"]))
 
 
-def _note(state: State, run: str, history: History, silent: float | None) -> str:
+def _note(state: State, run: str, history: History, silent: float | None, command: str) -> str:
     if state == "waiting":
-        return tr("waiting for {file}: `make train RUN={run}` writes it", file=f"{run}/metrics.jsonl", run=run)
+        return tr("waiting for {file}: `{command}` writes it", file=f"{run}/{METRICS}", command=command)
     if state == "preparing":
         return tr("preparing: no training step reported yet")
     if state == "stalled":
         return tr(
-            "no line for {silence}: the process has probably died; `make train RUN={run}` resumes it",
+            "no line for {silence}: the process has probably died; `{command}` resumes it",
             silence=duration(silent or 0.0),
-            run=run,
+            command=command,
         )
     if state == "stopped":
-        return tr("stopped at step {step}; `make train RUN={run}` resumes it", step=history.step, run=run)
+        return tr("stopped at step {step}; `{command}` resumes it", step=history.step, command=command)
     if state == "finished" and history.turn == "early_stop":
         return tr("finished: stopped early at step {step}, the validation loss no longer fell", step=history.step)
     if state == "finished":

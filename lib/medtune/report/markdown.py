@@ -92,7 +92,7 @@ class Helpers:
         self._lang: Lang = lang
         self._figures = figures
         self.write = Numbers(lang)
-        self.look, self.trusted = facts.look, facts.trusted
+        self.look, self.trusted, self.command = facts.look, facts.trusted, facts.command
 
     def t(self, sentence: str, **values: Any) -> str:
         """Say a sentence in the report's language."""
@@ -129,7 +129,7 @@ class Helpers:
     def banner(self, name: str) -> str:
         """A line above a section whose receipt is missing or speaks of other files."""
         stage = self._facts.stages[name]
-        command = f"`make {stage.verb} RUN={self._facts.run}`"
+        command = f"`{self.command(stage.verb)}`"
         if stage.state == "missing":
             return f"> **{self.t('Not measured')}**{self.t(': ')}{self.t('run {command}.', command=command)}"
         if stage.state == "stale":

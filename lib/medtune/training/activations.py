@@ -1,6 +1,7 @@
 """Activations on disk: what the frozen trunk makes of each example, computed once.
 
-A store holds them in parts, one per pass that added examples, each memory-mapped and written atomically.
+A store holds them in parts, one per pass that added examples, each written atomically and mapped for reading only: on a
+full disk a write is an error that says so, a write through a map ends the process without a word.
 
 Shapes: B examples, T tokens, D hidden size, K deepstack levels, V visual tokens.
 """
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import mlx.core as mx
@@ -143,16 +145,47 @@ class Stored:
         return Activations(self.form.to_mlx(self.h), mx.array(self.positions), deepstack)
 
 
-class _Part:
-    """One memory-mapped part of a store."""
+class _Rows:
+    """A file of rows: mapped for reading; while a part is made, also written to, plainly."""
 
-    def __init__(self, folder: Path, form: RowFormat, mode: str = "r") -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, made: bool) -> None:
+        self._path, self._dtype, self._row = path, np.dtype(dtype), prod(shape[1:]) * np.dtype(dtype).itemsize
+        size = prod(shape) * self._dtype.itemsize
+        self._file = open(path, "wb", buffering=0) if made else None  # noqa: SIM115 - open until it is closed
+        if self._file:
+            self._file.truncate(size)
+        # an empty file cannot be mapped
+        self._map = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        return self._map[span]
+
+    def __setitem__(self, span: slice, values: np.ndarray) -> None:
+        assert self._file
+        data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
+        with files.named(self._path):
+            self._file.seek(span.start * self._row)
+            while data:
+                data = data[self._file.write(data) :]
+
+    def close(self) -> None:
+        """Write everything to disk."""
+        if self._file:
+            with files.named(self._path):
+                os.fsync(self._file.fileno())
+            self._file.close()
+
+
+class _Part:
+    """One part of a store."""
+
+    def __init__(self, folder: Path, form: RowFormat, made: bool = False) -> None:
         self.folder, self.form = folder, form
         tokens, visual = self._sizes
-        self._hidden = self._map("hidden.bin", (tokens, form.hidden), form.dtype, mode)
-        self._positions = self._map("positions.bin", (tokens, 3), "int32", mode)
-        self._at = self._map("visual.bin", (visual,), "int32", mode)
-        self._levels = self._map("deepstack.bin", (visual, form.levels, form.hidden), form.dtype, mode)
+        self._hidden = _Rows(folder / "hidden.bin", (tokens, form.hidden), form.dtype, made)
+        self._positions = _Rows(folder / "positions.bin", (tokens, 3), "int32", made)
+        self._at = _Rows(folder / "visual.bin", (visual,), "int32", made)
+        self._levels = _Rows(folder / "deepstack.bin", (visual, form.levels, form.hidden), form.dtype, made)
 
     @cached_property
     def index(self) -> dict[str, dict[str, int]]:
@@ -164,11 +197,6 @@ class _Part:
         places = self.index.values()
         return sum(p["length"] for p in places), sum(p["visual"] for p in places)
 
-    def _map(self, name: str, shape: tuple[int, ...], dtype: str, mode: str) -> np.ndarray:
-        if 0 in shape:  # an empty file cannot be mapped
-            return np.zeros(shape, dtype)
-        return np.memmap(self.folder / name, dtype, mode, shape=shape)  # type: ignore[call-overload]
-
     @classmethod
     def create(cls, folder: Path, form: RowFormat, examples: Sequence[Example]) -> _Part:
         """An empty part with room for ``examples``."""
@@ -179,7 +207,7 @@ class _Part:
             index[example.key] = {"row": row, "length": length, "first": first, "visual": visual}
             row, first = row + length, first + visual
         files.write_json(folder / PART_INDEX, index)
-        return cls(folder, form, "w+")
+        return cls(folder, form, made=True)
 
     def rows(self, place: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Hidden rows (length, D) and positions (3, length) of one example."""
@@ -220,9 +248,8 @@ class _Part:
 
     def close(self) -> None:
         """Write everything to disk."""
-        for array in (self._hidden, self._positions, self._at, self._levels):
-            if isinstance(array, np.memmap):
-                array.flush()
+        for rows in (self._hidden, self._positions, self._at, self._levels):
+            rows.close()
 
 
 def _gather(places: Sequence[tuple[_Part, dict[str, int]]], form: RowFormat, width: int) -> Stored:

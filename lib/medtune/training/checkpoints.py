@@ -18,6 +18,7 @@ from mlx.utils import tree_unflatten
 from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
+from medtune.model import arrays
 from medtune.model.arrays import flat, numbers, random_key, set_random_key
 from medtune.model.tensors import Shard
 from medtune.training.cluster import ALONE, Cluster
@@ -29,8 +30,7 @@ def save(path: Path, model: Any, optimizer: optim.Optimizer, state: RunState) ->
     tensors = {f"adapters.{name}": value for name, value in flat(model.trainable_parameters()).items()}
     tensors |= {f"optimizer.{name}": value for name, value in flat(optimizer.state).items()}
     tensors["random"] = mx.array(random_key(), mx.uint32)
-    with files.atomic(path) as partial:
-        mx.save_safetensors(str(partial), tensors, {"format": "mlx", "progress": json.dumps(asdict(state))})
+    arrays.save(path, tensors, {"format": "mlx", "progress": json.dumps(asdict(state))})
 
 
 def load(
@@ -55,8 +55,11 @@ def _read(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) 
     tensors, state = _stored(path)
     if state.fingerprint != fingerprint:
         raise UserError(
-            f"{path.parent}: holds an unfinished run of other settings or data; train into another folder "
-            f"(make train RUN=...) or remove {path}"
+            tr(
+                "{run}: holds an unfinished training with other settings or data; train elsewhere: RUN={free}",
+                run=path.parent,
+                free=files.beside(path.parent),
+            )
         )
     model.update(
         tree_unflatten([(k.removeprefix("adapters."), v) for k, v in tensors.items() if k.startswith("adapters.")])

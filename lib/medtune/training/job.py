@@ -16,13 +16,13 @@ from medtune import files, planner
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model import adapters
+from medtune.model import adapters, claim
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.renderer import Example, Renderer
 from medtune.planner.plan import Plan
 from medtune.progress import progress
-from medtune.run import RESUME, WEIGHTS
+from medtune.run import WEIGHTS
 from medtune.schemas import TrainConfig
 from medtune.training import preflight, validation
 from medtune.training.activations import RowFormat, Store
@@ -49,11 +49,6 @@ def check_share(config: TrainConfig, cluster: Cluster) -> None:
                 parts=parts,
             )
         )
-
-
-def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
-    """Hash of everything that decides a run's result."""
-    return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
 
 
 def open_store(cache: Path, base: Base, architecture: Architecture, first: int) -> Store:
@@ -108,7 +103,7 @@ class TrainingJob:
     facts: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Check, train, and return the results of training.json."""
+        """Check, train, and return the results of training.json; once that is written, call ``Run.settled``."""
         with self.room:
             checked = self.preflight() if not self.trainer.state.step else []
         print(*checked, sep="\n", flush=True)
@@ -119,7 +114,6 @@ class TrainingJob:
             **self.facts["lora"],
             "adapter_bytes": (self.trainer.folder / WEIGHTS).stat().st_size,
         }
-        (self.trainer.folder / RESUME).unlink(missing_ok=True)  # finished: nothing to go on with
         return {**self.facts, **measured}
 
 
@@ -167,7 +161,9 @@ def assemble(
         preflight.preview(material.train.items, renderer)
         return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], renderer)
 
-    loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
+    loop = Trainer(
+        step, adapter, config, run, (loaders[0], loaders[1]), order, claim.fingerprint(dataset, base, config)
+    )
     return TrainingJob(loop, checks, room, facts)
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from medtune.i18n import tr
 from medtune.metrics import MetricsLog, settings_hash
 from medtune.progress import duration
-from medtune.run import LOGS, METRICS
+from medtune.run import LOGS, METRICS, Run
 from medtune.schemas import TrainConfig
 from medtune.training.state import RunState, Window, peak_memory_gb, shares
 from medtune.training.step import learning_rate
@@ -26,7 +26,7 @@ class RunLog:
 
     def __init__(self, folder: Path, config: TrainConfig, state: RunState) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._config, self._state = config, state
+        self._config, self._state, self._command = config, state, Run(folder).command("train")
         self._metrics = MetricsLog(folder / METRICS, state.step)
         self._text = open(_text_log(folder, state.step > 0), "a", encoding="utf-8")  # noqa: SIM115
         quiet = not sys.stderr.isatty()
@@ -120,7 +120,9 @@ class RunLog:
     def saved(self) -> None:
         """Somebody asked to stop; the state is on disk."""
         self._event("stop")
-        self._say(tr("saved at step {step}; the same command goes on from here", step=self._state.step))
+        self._say(
+            tr("saved at step {step}; `{command}` goes on from here", step=self._state.step, command=self._command)
+        )
 
     def end(self, stopped: str) -> None:
         """The training is over: finished, or stopped early."""
