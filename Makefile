@@ -11,11 +11,11 @@ SHELL := /bin/bash
 given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
 RUN            := adapters_v2
 override RUN   := $(patsubst %/,%,$(strip $(RUN)))
-odd            := : ; % * ? ' " ` & | < > [ ( ) { \ ! \#
-ifneq ($(words $(RUN)),1)
-$(error RUN="$(RUN)": the name of a run is one word, as in: make $(or $(MAKECMDGOALS),help) RUN=$(or $(subst $() ,_,$(RUN)),adapters_v2))
-else ifneq ($(strip $(foreach sign,$(odd),$(findstring $(sign),$(RUN)))),)
+odd            := : ; % * ? ' " ` & | < > [ ( ) { \ ! $$ \#
+ifneq ($(strip $(foreach sign,$(odd),$(findstring $(sign),$(RUN)))),)
 $(error RUN=$(RUN): the name of a run has only letters, digits and . _ - /, as in: make $(or $(MAKECMDGOALS),help) RUN=adapters_v3)
+else ifneq ($(words $(RUN)),1)
+$(error RUN="$(RUN)": the name of a run is one word, as in: make $(or $(MAKECMDGOALS),help) RUN=$(or $(subst $() ,_,$(RUN)),adapters_v2))
 endif
 begun          := $(wildcard $(RUN)/metrics.jsonl $(RUN)/training.json)
 came           := $(if $(begun),$(shell head -n 1 $(RUN)/.origin 2>/dev/null))
