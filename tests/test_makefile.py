@@ -220,7 +220,9 @@ def test_the_trainer_decides_whether_it_is_done_whatever_the_clock_says(project:
 
 
 @pytest.mark.parametrize("goal", ["train", "chat", "all", "deploy", "report", "help"])
-@pytest.mark.parametrize("name", ["my run", " a  b ", "", "a:b", "a%b", "a;b", "a'b", "a*", "$(touch x)", "a\\b", "a#b"])
+@pytest.mark.parametrize(
+    "name", ["my run", " a  b ", "", "a:b", "a%b", "a;b", "a'b", "a*", "$(touch x)", "a\\b", "a#b"]
+)
 def test_a_run_with_a_name_that_make_cannot_read_is_refused_in_one_sentence(
     project: Path, goal: str, name: str
 ) -> None:

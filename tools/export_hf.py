@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     runtime.start()
     from medtune.deployment import hf_export
 
-    hf_export.write(source, args.out)
+    hf_export.write(source, args.out, run.command("deploy"))
     print("\n".join(hf_export.advice(args.out)))
 
 

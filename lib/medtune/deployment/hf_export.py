@@ -38,10 +38,12 @@ class Piece:
     make: Callable[[], mx.array]  # in the shape of the entry, float32
 
 
-def write(source: Path, out: Path) -> None:
+def write(source: Path, out: Path, command: str = "make deploy") -> None:
     """Write the model folder ``source`` to ``out``, which must not exist."""
     if not (source / "config.json").exists():
-        raise UserError(tr("{folder}: nothing is deployed there; deploy it first", folder=source))
+        raise UserError(
+            tr("{folder}: nothing is deployed there; run `{command}` first", folder=source, command=command)
+        )
     config = files.read_json(source / "config.json")
     family = families.of(config)
     if family.vision is None:  # experts of text-only families lie apart there; what is deployed sees
