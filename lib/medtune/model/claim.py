@@ -38,7 +38,7 @@ def mark_of(path: Path) -> str:
 def check(run: Run, came: Origin, elsewhere: str) -> None:
     """Refuse a folder that holds what a training from ``came`` cannot account for; ``elsewhere``: what else to do."""
     _check_settings(run, came, elsewhere)
-    if run.ended or not accounts(run, came.mark):
+    if run.ended or (run.adapters and not (run.resumes and accounts(run, came.mark))):
         raise UserError(run.unaccounted(elsewhere))
 
 
