@@ -277,5 +277,5 @@ def test_a_tool_called_by_itself_with_a_name_make_cannot_read_says_what_works(pr
     line = answer(run(project, f"{tool} --config configs/demo/train.yaml --out 'my run' --set seed=4", code=1))
     (typed,) = commands(line)
     assert "'my run_2'" in typed
-    run(project, typed)
+    run(project, f"PYTHONPATH={ROOT / 'lib'} {typed}")
     assert Receipt.read(project / "my run_2/training.json").config["seed"] == 4

@@ -50,7 +50,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """No more will be added."""
-        self._file.close()
+        with files.named(self._path):  # what did not fit before does not fit now
+            self._file.close()
 
     def add(self, kind: str, step: int, **values: Any) -> None:
         """Append one line at once: the monitor reads it while we run."""

@@ -153,7 +153,8 @@ class _Rows:
         size = prod(shape) * self._dtype.itemsize
         self._file = open(path, "wb", buffering=0) if made else None  # noqa: SIM115 - open until it is closed
         if self._file:
-            self._file.truncate(size)
+            with files.named(path):
+                self._file.truncate(size)
         # an empty file cannot be mapped
         self._map = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
 
