@@ -6,6 +6,8 @@ import errno
 import importlib
 import os
 import shutil
+import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,18 @@ def test_a_broken_chat_template_is_one_line_that_says_where_it_is(
     arguments = [str(raw / "records.jsonl"), "--config", str(raw / "data.yaml"), "--out", str(tmp_path / "new")]
     assert cli.call(prepare_data.main, [*arguments, "--set", f"tokenizer={model}"]) == 1
     assert one_line(capsys).startswith(f"error: {model}")
+
+
+def test_what_a_tool_writes_is_for_its_owner_alone_whoever_writes_it(tmp_path: Path) -> None:
+    def main(argv: list[str] | None) -> None:
+        files.write_text(tmp_path / "made" / "rejected.jsonl", "{}")
+        subprocess.run(["sh", "-c", f"mkdir '{tmp_path}/child' && echo x > '{tmp_path}/child/file'"], check=True)
+
+    before = os.umask(0o022)
+    try:
+        assert cli.call(main) == 0
+        (tmp_path / "afterwards").touch()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"made": 0o700, "rejected.jsonl": 0o600, "child": 0o700, "file": 0o600, "afterwards": 0o644}

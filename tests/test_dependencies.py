@@ -84,7 +84,9 @@ def test_what_the_tests_import_is_declared() -> None:
 
 def test_what_is_declared_is_used() -> None:
     used = {name for path in [*CODE, *TESTS] for name in imported(path)}
-    used |= set(re.findall(r"-m (\w+)", (ROOT / "Makefile").read_text(encoding="utf-8")))  # programs
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    used |= set(re.findall(r"-m (\w+)", makefile))  # programs
+    used |= {"xdist"} if "pytest -n" in makefile else set()  # pytest's own plugin for -n
     constants = [node.value for path in CODE for node in nodes(path) if isinstance(node, ast.Constant)]
     used |= {text for text in constants if isinstance(text, str)} & set(DRAWN_WITH)  # pictures and fonts
     assert declared("dev", "demo") - {dist for name in used for dist in distributions(name)} == set()

@@ -410,7 +410,17 @@ def test_mlx_vlms_server_gives_the_tuned_answers_for_text_and_image(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlx_vlm.server", "--model", str(_folder(run)), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_vlm.server",
+        "--host",
+        "127.0.0.1",
+        "--model",
+        str(_folder(run)),
+        "--port",
+        str(port),
+    ]
     child = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         server = Server(f"http://127.0.0.1:{port}")

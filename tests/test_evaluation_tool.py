@@ -20,7 +20,7 @@ from medtune.receipt import Receipt
 from medtune.run import Run
 from tests.deployed import write_run
 from tests.workshop import SETTINGS, write_dataset
-from tools import test_v2_model
+from tools import make_report, test_v2_model
 
 EVAL: dict[str, Any] = {
     "max_tokens": 6,
@@ -275,6 +275,18 @@ def test_an_empty_bench_asks_the_test_split_alone(place: Path) -> None:
     (place / "bench" / items.BENCH).write_text("\n", encoding="utf-8")
     assert evaluate(place) == 0
     assert Receipt.read(place / "run/evaluation.json").results["recommended"] == []
+
+
+def test_no_bench_is_needed_by_evaluation_review_screen_and_report(place: Path, capsys: Any) -> None:
+    shutil.rmtree(place / "bench")
+    assert evaluate(place, "--set", "bench=null") == 0
+    assert evaluate(place, "--set", "bench=null") == 0 and "already done" in capsys.readouterr().out
+    receipt = Receipt.read(place / "run/evaluation.json")
+    assert receipt.config["bench"] is None and receipt.results["recommended"] == [] and receipt.results["items"] > 0
+    assert evaluate(place, "--set", "bench=null", "--review") == 0 and (place / "run/review.csv").exists()
+    for lang in ("zh", "en"):
+        assert cli.call(make_report.main, [str(place / "run"), "--out", str(place / lang), "--lang", lang]) == 0
+        assert (place / lang / "REPORT.html").exists()
 
 
 def test_a_broken_image_of_the_data_set_is_one_line(place: Path, counted: list[int], capsys: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import mlx.core as mx
 import pytest
 
 from medtune import cli, files
+from medtune.deployment.proof import lint
 from medtune.model import adapters
 from medtune.model.base import Base
 from medtune.run import CONFIG, WEIGHTS
@@ -18,6 +20,7 @@ from tests.deployed import write_run
 from tests.workshop import write_dataset
 from tools import deploy_to_lmstudio, import_adapter, make_report, test_v2_model
 
+NAME = "language_model.model.layers.3.self_attn.q_proj.lora_b"
 PROMPT = mx.array([[5, 17, 300, 42, 9, 61, 7, 700]])
 
 
@@ -137,6 +140,154 @@ def test_what_cannot_be_imported_is_said(
     (run / CONFIG).write_text(json.dumps({"r": 4, "lora_alpha": 8} | config))
     assert _import(run, dense_twin, tmp_path / "in") == 1
     assert said in capsys.readouterr().err
+
+
+CHANGED = {  # keys of PEFT's LoraConfig with a value that makes the adapter mean something else
+    "init_lora_weights": [
+        "pissa",
+        "pissa_niter_16",
+        "PiSSA",
+        "olora",
+        "OLoRA",
+        "corda",
+        "loftq",
+        "lora_ga",
+        "x",
+        3,
+        [],
+    ],
+    "layer_replication": [[[0, 4], [2, 5]]],
+    "alora_invocation_tokens": [[1, 2]],
+    "use_qalora": [True],
+    "lora_bias": [True],
+    "trainable_token_indices": [[1], {"embed_tokens": [1]}],
+    "fan_in_fan_out": [True],
+    "megatron_config": [{"a": 1}],
+    "rank_pattern": [{"q_proj": 8}],
+    "alpha_pattern": [{"q_proj": 8}],
+    "modules_to_save": [["lm_head"]],
+    "target_parameters": [["experts.down_proj"]],
+    "bias": ["all", "lora_only"],
+    "monteclora_config": [{"x": 1}],
+    "arrow_config": [{"top_k": 3}],
+    "kasa_config": [{"beta": 1}],
+    "use_bdlora": [{"nblocks": 2}],
+    "use_rslora": ["false", 2, []],
+    "use_dora": ["no"],
+    "of_next_year": [True, "on", [1], {"a": 1}, 5],
+}
+UNCHANGED = {  # and with one that does not
+    "init_lora_weights": [True, False, None, "gaussian", "Gaussian", "eva", "orthogonal"],
+    "bias": ["none"],
+    "rank_pattern": [{}, None],
+    "layer_replication": [None],
+    "lora_bias": [False],
+    "fan_in_fan_out": [False],
+    "megatron_core": ["megatron.core"],
+    "qalora_group_size": [16],
+    "target_modules": [["q_proj"], "all-linear"],
+    "exclude_modules": [["lm_head"]],
+    "layers_to_transform": [[1, 2], 3],
+    "eva_config": [{"rho": 1.0}],
+    "loftq_config": [{}, {"loftq_bits": 4}],
+    "task_type": ["CAUSAL_LM"],
+    "lora_dropout": [0.1, 0, None, "x"],
+    "of_next_year": [False, None, {}, [], ""],
+}
+
+
+def _each(table: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    return [(key, value) for key, values in table.items() for value in values]
+
+
+@pytest.mark.parametrize(("key", "value"), _each(CHANGED))
+def test_a_peft_key_that_changes_the_meaning_is_refused_by_its_name(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    assert _import(_as_peft(run, tmp_path / "peft", **{key: value}), dense_twin, tmp_path / "in") == 1
+    said = capsys.readouterr().err
+    assert f"{key}: " in said and said.count("\n") == 1
+    assert not (tmp_path / "in" / "training.json").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), _each(UNCHANGED))
+def test_a_peft_key_that_changes_nothing_is_let_be(
+    run: Path, dense_twin: Path, tmp_path: Path, key: str, value: Any
+) -> None:
+    assert _import(_as_peft(run, tmp_path / "peft", **{key: value}), dense_twin, tmp_path / "in") == 0
+    assert mx.array_equal(_tensors(tmp_path / "in")[NAME], _tensors(run)[NAME])
+
+
+def _rank_of_one(tensors: dict[str, mx.array], name: str) -> None:
+    other = name.replace("lora_A", "lora_B")
+    tensors[name], tensors[other] = tensors[name][:2], tensors[other][:, :2]
+
+
+def _rank_of_half(tensors: dict[str, mx.array], name: str) -> None:
+    tensors[name] = tensors[name][:2]
+
+
+def _vector(tensors: dict[str, mx.array], name: str) -> None:
+    tensors[name] = tensors[name][0]
+
+
+def _cube(tensors: dict[str, mx.array], name: str) -> None:
+    tensors[name] = tensors[name][None]
+
+
+def _twice(tensors: dict[str, mx.array], name: str) -> None:
+    tensors[name.replace(".weight", ".default.weight")] = tensors[name]
+
+
+def _none(tensors: dict[str, mx.array], name: str) -> None:
+    tensors.clear()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_rank_of_one, "of rank 2, not 4"),
+        (_rank_of_half, "its factors do not fit each other"),
+        (_vector, "its factors do not fit each other"),
+        (_cube, "its factors do not fit each other"),
+        (_twice, "another tensor stands for the same matrix"),
+        (_none, "hold no tensor"),
+    ],
+)
+def test_tensors_that_are_not_what_the_config_says_are_one_line(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any, said: str
+) -> None:
+    source = _as_peft(run, tmp_path / "peft")
+    path = str(source / "adapter_model.safetensors")
+    loaded: Any = dict(mx.load(path))
+    spoil(loaded, next(name for name in loaded if "lora_A" in name))
+    mx.save_safetensors(path, {name: mx.contiguous(value) for name, value in loaded.items()})
+    assert _import(source, dense_twin, tmp_path / "in") == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("config", [[], "x", 3, {"lora_parameters": 3}, {"rank": 4, "alpha": "x"}, {"rank": "4"}])
+def test_a_config_that_is_no_adapters_is_one_line(
+    run: Path, dense_twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: Any
+) -> None:
+    (run / CONFIG).write_text(json.dumps(config))
+    assert _import(run, dense_twin, tmp_path / "in") == 1
+    error = capsys.readouterr().err
+    assert str(run) in error and error.count("\n") == 1
+
+
+def test_files_of_a_mac_on_a_foreign_disk_are_no_weights(run: Path, dense_twin: Path, tmp_path: Path) -> None:
+    source = _as_peft(run, tmp_path / "peft")
+    base = Path(shutil.copytree(dense_twin, tmp_path / "base"))
+    for folder in (source, base):
+        for path in list(folder.iterdir()):
+            (folder / f"._{path.name}").write_bytes(b"\0\5\x16\7" + b"\0" * 100)
+    assert Base.find(str(base)).weights_hash == Base.find(str(dense_twin)).weights_hash
+    assert _import(source, base, tmp_path / "in") == 0
+    assert mx.array_equal(_logits(base, tmp_path / "in"), _logits(dense_twin, run))
+    found = {problem["fault"] for problem in lint.problems(base)}
+    assert found == {"apple_double"}
 
 
 def test_an_adapter_of_another_size_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ TURNS = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content":
 SHAREGPT = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]
 PNG = "data:image/png;base64,AAAA"
 
+# Whoever adds a layout adds its row: this question and this answer, as the layout has them.
 ROWS: dict[str, dict[str, Any]] = {
     "record": {"id": "a", "source": "s", "messages": TURNS, "dim": "warmth", "spans": []},
     "messages": {"messages": TURNS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -91,20 +92,23 @@ def test_what_lms_prints_is_read_and_its_failure_is_one_line(tmp_path: Path) -> 
 
 
 Answer = Callable[[str, Any, dict[str, str]], tuple[int, Any]]
+Start = Callable[..., Server]
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Answer], Server]]:
+def serve() -> Iterator[Start]:
     """Start a server that answers by a function of (path, body, headers)."""
     running: list[HTTPServer] = []
 
-    def start(answer: Answer) -> Server:
+    def start(answer: Answer, **headers: str) -> Server:
         class Handler(BaseHTTPRequestHandler):
             def _reply(self) -> None:
                 length = int(self.headers.get("Content-Length", 0))
                 body = json.loads(self.rfile.read(length)) if length else None
                 code, said = answer(self.path, body, dict(self.headers))
                 self.send_response(code)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(json.dumps(said).encode())
 
@@ -124,7 +128,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
         server.server_close()
 
 
-def test_a_question_is_greedy_and_its_images_travel_as_data(serve: Callable[[Answer], Server], tmp_path: Path) -> None:
+def test_a_question_is_greedy_and_its_images_travel_as_data(serve: Start, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
     asked: list[Any] = []
 
@@ -141,9 +145,7 @@ def test_a_question_is_greedy_and_its_images_travel_as_data(serve: Callable[[Ans
     assert image["image_url"]["url"].startswith("data:image/png;base64,iVBOR") and text["text"] == "颜色?"
 
 
-def test_a_token_is_sent_and_a_refused_one_is_explained(
-    serve: Callable[[Answer], Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_token_is_sent_and_a_refused_one_is_explained(serve: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
         known = headers.get("Authorization") == "Bearer right"
         return (200, {"models": []}) if known else (401, {"error": {"message": "invalid token"}})
@@ -155,7 +157,7 @@ def test_a_token_is_sent_and_a_refused_one_is_explained(
     assert Server.lmstudio().described() == []
 
 
-def test_the_older_description_of_models_is_asked_where_the_newer_is_unknown(serve: Callable[[Answer], Server]) -> None:
+def test_the_older_description_of_models_is_asked_where_the_newer_is_unknown(serve: Start) -> None:
     old = {"data": [{"id": "small-v2", "type": "vlm", "compatibility_type": "mlx"}]}
 
     def answer(path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
@@ -163,6 +165,130 @@ def test_the_older_description_of_models_is_asked_where_the_newer_is_unknown(ser
         return 200, old if path == "/api/v0/models" else {"error": f"Unexpected endpoint or method. (GET {path})"}
 
     assert serve(answer).described() == old["data"]
+
+
+def answers(path: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
+    return 200, {"choices": [{"message": {"content": "好"}}]}
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_a_proxy_of_the_environment_sees_nothing(name: str, serve: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    proxy = serve(lambda path, body, headers: (seen.append(path), (502, {}))[1])
+    server = serve(answers)
+    monkeypatch.setenv(name, proxy.url)
+    monkeypatch.setenv("no_proxy", "")
+    assert server.complete("m", [{"role": "user", "content": "患者的问题"}], 5) == "好" and seen == []
+
+
+@pytest.mark.parametrize("code", [300, 301, 302, 303, 304, 307, 308])
+def test_a_question_does_not_go_where_the_server_points(code: int, serve: Start) -> None:
+    seen: list[str] = []
+    elsewhere = serve(lambda path, body, headers: (seen.append(path), (200, {}))[1])
+    server = serve(lambda path, body, headers: (code, {}), Location=f"{elsewhere.url}/v1/chat/completions")
+    with pytest.raises(UserError, match="another address"):
+        server.complete("m", [{"role": "user", "content": "患者的问题"}], 5)
+    assert seen == []
+
+
+REMOTE = [
+    "http://192.168.1.7:1234",
+    "http://mac-mini.local:1234",
+    "https://example.com",
+    "http://[2001:db8::1]:1234",
+    "http://0.0.0.0:1234",
+    "http://127.0.0.1.example.com:1234",
+    "http://localhost.example.com",
+    "http://2130706433:1234",
+    "http://127.1:1234",
+    "http://0x7f000001",
+    "http://[::ffff:8.8.8.8]:80",
+    "http://localhost.:1234",
+]
+NO_ADDRESS = [
+    "127.0.0.1:1234",
+    "localhost:1234",
+    "file:///etc/passwd",
+    "ftp://127.0.0.1/",
+    "http://",
+    "http://:1234",
+    "http://127.0.0.1:port",
+    "http://127.0.0.1:99999",
+    "http://me:secret@127.0.0.1:1234",
+    "http://127.0.0.1:1234@evil.example",
+    "http://127.0.0.1\\@evil.example",
+    "http://[::1",
+    "http://evil.example/\r\nX: y HTTP/1.1",
+    "data:,x",
+    "http://127.0.0.1 evil.example",
+    "服务器",
+]
+
+
+@pytest.mark.parametrize("url", REMOTE)
+def test_another_machine_is_asked_only_on_request(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMSTUDIO_URL", url)
+    with pytest.raises(UserError, match="--allow-remote-server"):
+        Server.lmstudio(1234)
+    assert Server.lmstudio(1234, remote=True).url == url
+
+
+@pytest.mark.parametrize("url", NO_ADDRESS)
+@pytest.mark.parametrize("remote", [False, True])
+def test_what_is_no_address_is_one_line_without_its_secrets(
+    url: str, remote: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_URL", url)
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:1234|--allow-remote-server") as error:
+        Server.lmstudio(remote=remote)
+    assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_this_machine_has_several_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, taken in {
+        "http://localhost:1234/": "http://127.0.0.1:1234",
+        "http://LOCALHOST:80": "http://127.0.0.1:80",
+        "http://127.0.0.9:5/base/": "http://127.0.0.9:5/base",
+        "https://[::1]:1234": "https://[::1]:1234",
+    }.items():
+        monkeypatch.setenv("LMSTUDIO_URL", given)
+        assert Server.lmstudio(7).url == taken
+    monkeypatch.delenv("LMSTUDIO_URL")
+    assert Server.lmstudio(7).url == "http://127.0.0.1:7"
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a\r\nHost: evil.example", "令牌", "\x00"])
+def test_a_token_that_is_none_is_one_line(token: str) -> None:
+    with pytest.raises(UserError, match="LM_API_TOKEN"):
+        Server(token=token)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/9.9 what\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe",
+        b"HTTP/1.1 200 OK\r\n\r\n{",
+        b"\x00" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200,
+    ],
+)
+def test_a_server_that_talks_nonsense_is_no_answer(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def once() -> None:
+            caller = listening.accept()[0]
+            caller.recv(65536)
+            caller.sendall(said)
+            caller.close()
+
+        threading.Thread(target=once, daemon=True).start()
+        with pytest.raises(NotRunning, match="no answer"):
+            Server(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=5).described()
 
 
 def test_no_server_is_not_a_fault_of_the_model() -> None:

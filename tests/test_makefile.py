@@ -84,7 +84,7 @@ def test_make_alone_lists_the_targets(project: Path) -> None:
 
 
 def test_the_fast_tests_are_those_that_need_no_model(project: Path) -> None:
-    assert make(project, "test-fast")[0] == ["-m pytest -m not slow and not model"]
+    assert make(project, "test-fast")[0] == ["-m pytest -n 2 -m not slow and not model"]
 
 
 def test_a_fresh_project_goes_through_every_stage_in_order(project: Path) -> None:
@@ -134,6 +134,69 @@ def test_set_goes_to_the_stage_that_was_asked_for_and_to_no_other(project: Path)
 def test_set_is_refused_where_nothing_would_read_it(project: Path, goal: str) -> None:
     calls, said = make(project, goal, "SET=iters=50", code=2)
     assert calls == [] and "SET is for one of these: make data|plan|train" in said
+
+
+READ = {
+    "SOURCES": "data train ablate all",
+    "HOSTS": "train all",
+    "BASELINE": "test-model report all",
+    "REPORT_LANG": "report all",
+    "PINNED": "deploy prove all",
+    "WEB": "monitor",
+    "FROM": "import",
+    "BASE": "import",
+    "FOLDER": "inspect",
+    "OUT": "export",
+}
+GOALS = "help all data plan train monitor import test-model chat deploy prove rollback undeploy inspect export report"
+
+
+@pytest.mark.parametrize("variable", READ)
+def test_a_variable_that_no_goal_reads_is_refused_and_any_that_one_reads_is_not(project: Path, variable: str) -> None:
+    for goal in GOALS.split():
+        if goal in READ[variable].split():
+            make(project, "-n", goal, f"{variable}=1")
+        else:
+            calls, said = make(project, goal, f"{variable}=1", code=2)
+            assert calls == [] and f"{variable} is for one of these: make {READ[variable].replace(' ', '|')}" in said
+            assert len(said.splitlines()) == 1
+    make(project, "-n", "test", f"{variable}=", code=0)
+
+
+def test_a_variable_of_the_environment_is_nobodys_wish(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in READ:
+        monkeypatch.setenv(name, "1")
+    calls, _ = make(project, "monitor")
+    assert calls == ["monitor_training.py adapters_v2"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "words", "said"),
+    [
+        ("import", [], "make import FROM=FOLDER BASE=MODEL"),
+        ("import", ["FROM=a"], "make import FROM=FOLDER BASE=MODEL"),
+        ("import", ["BASE=a"], "make import FROM=FOLDER BASE=MODEL"),
+        ("inspect", [], "make inspect FOLDER=FOLDER"),
+        ("export", [], "make export OUT=FOLDER"),
+    ],
+)
+def test_what_a_goal_needs_is_asked_for(project: Path, goal: str, words: list[str], said: str) -> None:
+    calls, error = make(project, goal, *words, code=2)
+    assert calls == [] and f"error: say what: {said}\n" in error
+
+
+def test_folders_with_spaces_reach_their_tools_as_one(project: Path) -> None:
+    assert make(project, "inspect", "FOLDER=my models/a")[0] == ["inspect_model.py my models/a"]
+    _, said = make(project, "-n", "import", "FROM=from there", "BASE=a base")
+    assert "tools/import_adapter.py 'from there' --base 'a base'" in said
+
+
+def test_a_deploy_can_be_proved_in_lm_studios_versions_even_where_it_is_done_already(project: Path) -> None:
+    make(project, "all")
+    calls, _ = make(project, "deploy", "PINNED=1")
+    assert tools(calls) == ["deploy_to_lmstudio"] and calls[0].rstrip().endswith("--pinned")
+    assert tools(make(project, "all", "PINNED=1")[0]) == ["deploy_to_lmstudio", "make_report"]
+    assert "--pinned" not in make(project, "prove", "PINNED=0")[0][0]
 
 
 @pytest.mark.parametrize("goal", ["prove", "rollback", "undeploy"])

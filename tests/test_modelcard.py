@@ -29,3 +29,12 @@ def test_the_card_names_the_versions_of_the_standards_its_data_follow_once_each(
 
 def test_a_card_whose_data_name_no_standard_says_so(tmp_path: Path):
     assert "which name no standard" in card(tmp_path, [{"path": "a"}])
+
+
+def test_no_raw_file_is_named_since_it_may_be_called_after_a_patient(tmp_path: Path):
+    run = fakerun.write_run(tmp_path, "manifest", "training")
+    manifest = Receipt.read(next(tmp_path.rglob("manifest.json")))
+    manifest.config["sources"] = []
+    manifest.results["sources"] = [{"path": "raw/张伟_13800138000.jsonl", "records": 3, "license": "MIT"}]
+    text = modelcard.write("medtune/mine", Receipt.read(run / "training.json"), None, manifest, "bf16")
+    assert "张伟" not in text and "source 1: 3 records, MIT" in text

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -17,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from medtune import cli
-from medtune.metrics import History
+from medtune.metrics import History, thin
 from medtune.monitor import plot, watch, web
 from medtune.monitor.screen import Screen, summary
 from medtune.monitor.status import observe, status_of
@@ -190,7 +192,7 @@ def test_the_screen_shows_what_the_last_rows_say() -> None:
 
 def test_a_run_that_has_not_begun_says_what_it_waits_for(tmp_path: Path) -> None:
     now = observe(tmp_path / "adapters_v9", time.time())
-    assert "make train RUN=" in shown(Screen(now), 200)
+    assert "make train RUN=" in shown(Screen(now), 400)
     assert any("metrics.jsonl" in text for text in summary(now))
 
 
@@ -266,6 +268,94 @@ def test_the_page_answers_on_this_machine_only(page: str) -> None:
         urllib.request.urlopen(f"{page}/../../etc/passwd")
 
 
+def asked(page: str, path: str = "/progress.json", method: str = "GET", **headers: str) -> http.client.HTTPResponse:
+    """The server's answer to these very headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", int(page.rsplit(":", 1)[1]), timeout=5)
+    connection.putrequest(method, path, skip_host=True)
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    return connection.getresponse()
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "127.0.0.1.evil.example:{port}",
+        "localhost.:{port}",
+        "[::1]:{port}",
+        "127.0.0.1:{port}.evil.example",
+        "x@127.0.0.1:{port}",
+        "127.0.0.1:{port}, evil.example",
+        "localhost",
+        "0.0.0.0:{port}",
+        "evil.example:{port}",
+        "127.0.0.1:0{port}",
+    ],
+)
+def test_only_its_own_address_is_answered(host: str, page: str) -> None:
+    port = page.rsplit(":", 1)[1]
+    assert asked(page, Host=host.format(port=port)).status == 403
+    assert asked(page).status == 403
+    for own in (f"127.0.0.1:{port}", f"localhost:{port}"):
+        assert asked(page, Host=own).status == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", "http://evil.example", "https://{own}", "http://{own}.evil.example", "http://localhost", ""]
+)
+def test_a_page_from_elsewhere_is_refused(origin: str, page: str) -> None:
+    own = page.removeprefix("http://")
+    assert asked(page, Host=own, Origin=origin.format(own=own)).status == 403
+    assert asked(page, Host=own, Origin=page).status == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics.jsonl",
+        "/../metrics.jsonl",
+        "/..%2fmetrics.jsonl",
+        "//etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/progress.json/..",
+        "/page.html",
+        "http://evil.example/",
+        "/progress.json%00",
+        "*",
+    ],
+)
+def test_nothing_but_the_page_and_its_figures_is_served(path: str, page: str) -> None:
+    assert asked(page, path, Host=page.removeprefix("http://")).status == 404
+
+
+def test_a_head_has_no_body_and_no_method_changes_anything(page: str) -> None:
+    own = page.removeprefix("http://")
+    head = asked(page, method="HEAD", Host=own)
+    assert head.status == 200 and head.read() == b"" and int(head.headers["Content-Length"]) > 0
+    assert {
+        asked(page, method=method, Host=own).status for method in ("POST", "PUT", "DELETE", "OPTIONS", "X" * 99)
+    } == {501}
+
+
+def test_who_holds_many_connections_does_not_make_it_hold_more(page: str) -> None:
+    port = int(page.rsplit(":", 1)[1])
+    before = threading.active_count()
+    held = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(3 * web.CONNECTIONS)]
+    time.sleep(0.3)
+    assert threading.active_count() - before <= web.CONNECTIONS
+    for connection in held:
+        connection.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert asked(page, Host=page.removeprefix("http://")).status == 200
+
+
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_page_loads_nothing_from_elsewhere_and_leaves_no_placeholder(
     lang: str, monkeypatch: pytest.MonkeyPatch
@@ -292,7 +382,7 @@ def test_a_port_there_is_not_is_one_line(port: str, tmp_path: Path, capsys: pyte
 
 def test_a_thinned_curve_keeps_its_ends() -> None:
     curve = [(step, float(step)) for step in range(5000)]
-    thinned = web.thin(curve, most=100)
+    thinned = thin(curve, most=100)
     assert len(thinned) == 100 and thinned[0] == curve[0] and thinned[-1] == curve[-1]
 
 

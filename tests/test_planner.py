@@ -187,8 +187,8 @@ def micro_batch(size: int, length: int, hidden: int) -> Any:
 
     count = size * length // 4
     rows: dict[str, mx.array] = dict.fromkeys(Rows._fields, mx.zeros(count, mx.int32))
-    rows |= {"at": mx.arange(count), "weights": mx.ones(count), "compared": mx.zeros(count)}
-    rows |= {name: mx.zeros(size) for name in ("term", "desirable", "reference")}
+    rows |= {"at": mx.arange(count), "token_weights": mx.ones(count), "compared": mx.zeros(count)}
+    rows |= {name: mx.zeros(size) for name in ("preference_weight", "desirable", "reference")}
     rows |= {"partner": mx.arange(size)}
     positions = mx.broadcast_to(mx.arange(length, dtype=mx.int32), (3, size, length))
     inputs = (mx.random.normal((size, length, hidden)), positions, None)

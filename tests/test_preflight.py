@@ -20,6 +20,7 @@ from medtune.model.renderer import Renderer
 from medtune.schemas import TrainConfig
 from medtune.training import preflight
 from medtune.training.dataloader import DataLoader
+from medtune.training.examples import Kind
 from medtune.training.step import Step
 from medtune.training.trunk import Trunk
 from medtune.training.weighting import Lesson
@@ -35,6 +36,7 @@ class Bench:
         self.renderer, dataset = Renderer(base), Dataset.open(write_dataset(folder, model))
         records = [record for record in dataset.split("train") if record.label == 1]
         examples = [self.renderer.encode(record, dataset.root) for record in records]
+        self.kinds = {Kind.of(record): (record, example) for record, example in zip(records, examples, strict=True)}
         self.lessons = [Lesson(example, example.token_weights) for example in examples]
         self.probes = preflight.probes(self.lessons, folder / "probes")
         config = TrainConfig.model_validate({"base_model": "x", **SETTINGS})
@@ -50,6 +52,7 @@ class Bench:
             DataLoader(self.lessons, trunk),
             range(len(self.lessons)),
             self.renderer,
+            self.kinds,
         )
 
 
@@ -73,7 +76,7 @@ def test_a_sound_model_passes_and_nothing_of_it_has_changed(bench: Bench):
     before = {name: mx.array(value) for name, value in tree_flatten(bench.step.model.trainable_parameters())}
     state = dict(tree_flatten(bench.step.optimizer.state))
     found = bench.check()
-    assert len(found) == 2 and "another image moves the loss" in found[0]
+    assert len(found) == 3 and "another image moves the loss" in found[0]
     after = dict(tree_flatten(bench.step.model.trainable_parameters()))
     assert all(mx.array_equal(before[name], after[name]).item() for name in before)
     assert state.keys() == dict(tree_flatten(bench.step.optimizer.state)).keys()

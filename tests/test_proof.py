@@ -115,8 +115,12 @@ def _another_template(good: Good, path: Path) -> None:
         files.write_json(path / name, files.read_json(path / name) | {"chat_template": another})
 
 
-def _no_preprocessor(good: Good, path: Path) -> None:
-    (path / "preprocessor_config.json").unlink()
+def _without(name: str) -> Spoil:
+    return lambda good, path: (path / name).unlink()
+
+
+def _left_alone(good: Good, path: Path) -> None:
+    pass
 
 
 def _linked(good: Good, path: Path) -> None:
@@ -152,7 +156,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
     "vision stripped": (_blind, "no vision weights"),
     "4 bits again": (_requantised, "of the adapter's change is there"),
     "another template": (_another_template, "not the one of the training"),
-    "no preprocessor": (_no_preprocessor, "older engines refuse images"),
+    "no preprocessor": (_without("preprocessor_config.json"), "older engines refuse images"),
     "symbolic link": (_linked, "a symbolic link"),
     "no format in the header": (_no_format, "does not say format: mlx"),
     "another tensor": (_another_tensor, "model.norm.weight: differs from the base"),
@@ -160,16 +164,52 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 }
 
 
-def _spoiled(good: Good, tmp_path: Path, kind: str) -> Subject:
+# Whoever adds a level adds its line: what is done to a good folder, and the code of what the level then finds.
+EXAMPLES: dict[str, tuple[Spoil, str]] = {
+    "l0_lint": (_without("preprocessor_config.json"), "no_preprocessor"),
+    "l0_weights": (_another_tensor, "not_the_bases"),
+    "l1_own": (_without("config.json"), "does_not_load"),
+    "l1_pinned": (_left_alone, "not_made"),
+    "l2_app": (_left_alone, "not_installed"),
+    "l3_served": (_left_alone, "not_installed"),
+}
+LEVELS = {module.__name__.rpartition(".")[2]: module for _, module in proof.levels()}
+
+
+def _after(spoil: Spoil, good: Good, tmp_path: Path) -> Subject:
     path = tmp_path / "medtune" / "small-v2"
     shutil.copytree(good.folder, path)
-    SPOILED[kind][0](good, path)
+    spoil(good, path)
     return dataclasses.replace(good.subject, folder=path)
+
+
+def _spoiled(good: Good, tmp_path: Path, kind: str) -> Subject:
+    return _after(SPOILED[kind][0], good, tmp_path)
 
 
 def _said(module: Any, verdict: Verdict) -> str:
     """What a level's faults are in words."""
     return "; ".join(sentences.fault(fault, module.SENTENCES, "en") for fault in verdict.faults)
+
+
+def test_every_level_has_its_example() -> None:
+    assert set(EXAMPLES) == set(LEVELS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_level_tells_its_example_and_says_it(
+    name: str, good: Good, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "interpreter", lambda: None)
+    level, (spoil, code) = LEVELS[name], EXAMPLES[name]
+    verdict = level.check(_after(spoil, good, tmp_path))
+    assert verdict.verdict == ("skipped" if spoil is _left_alone else "failed")
+    assert code in {fault["fault"] for fault in verdict.faults} and f"{code} (" not in _said(level, verdict)
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith("l0_")])
+def test_a_level_that_only_reads_passes_a_good_folder(name: str, good: Good) -> None:
+    assert LEVELS[name].check(good.subject).verdict == "passed"
 
 
 def test_a_good_folder_passes_and_every_figure_is_told(good: Good) -> None:
@@ -194,7 +234,8 @@ def test_a_spoiled_folder_is_refused_by_its_files_or_weights(good: Good, tmp_pat
 
 def test_the_first_failed_level_ends_the_proof(good: Good, tmp_path: Path) -> None:
     verdicts = list(proof.run(_spoiled(good, tmp_path, "4 bits again")))
-    assert [(v.level, v.verdict) for v in verdicts] == [("L0", "passed"), ("L0", "failed")]
+    assert [v.name for v in verdicts if v.verdict == "failed"] == ["weights"] and verdicts[-1].name == "weights"
+    assert {v.verdict for v in verdicts[:-1]} == {"passed"}
 
 
 def _row(vocabulary: int = 8, seed: int = 0) -> np.ndarray:
@@ -524,7 +565,11 @@ def _fields(sentence: str) -> set[str]:
 
 def test_every_word_of_every_level_is_there_in_both_languages_with_the_same_values() -> None:
     for _, module in proof.levels():
-        words = [module.NAME, getattr(module, "FIGURES", module.NAME), *getattr(module, "SENTENCES", {}).values()]
+        words = [
+            module.NAME,
+            *(getattr(module, name, module.NAME) for name in ("FIGURES", "FIGURES_SEEN")),
+            *getattr(module, "SENTENCES", {}).values(),
+        ]
         assert all(set(word) == {"en", "zh"} and _fields(word["en"]) == _fields(word["zh"]) for word in words)
 
 
@@ -590,7 +635,7 @@ def test_a_level_is_one_file(good: Good, tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "l0_ball.py").write_text(LEVEL, encoding="utf-8")
     monkeypatch.setattr(proof, "__path__", [*proof.__path__, str(tmp_path)])
     try:
-        verdict = next(proof.run(good.subject))
+        verdict = next(verdict for verdict in proof.run(good.subject) if verdict.name == "crystal ball")
         row = verdict.facts
         assert (row["level"], row["name"], row["verdict"]) == ("L0", "crystal ball", "failed")
         assert sentences.line(row, "en") == "  L0 crystal ball: failed · 3 visions · fog over medtune/small-v2"

@@ -64,3 +64,54 @@ def test_a_receipt_of_another_shape_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text(json.dumps({"loss": 1.0}))
     with pytest.raises(UserError, match=r"training.json: not a receipt of medtune; .* `make train` again"):
         Receipt.read(tmp_path / "training.json")
+
+
+HOME = "/Users/zhuge_kongming"
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        (f"{HOME}/run", "~/run"),
+        (HOME, "~"),
+        (f"cannot load {HOME}/a b/c: no such file", "cannot load ~/a b/c: no such file"),
+        (f"'{HOME}/bin/lms' server start", "'~/bin/lms' server start"),
+        (f"{HOME}2/run", f"{HOME}2/run"),
+        (f"/Volumes/备份{HOME}/run", f"/Volumes/备份{HOME}/run"),
+        (f"/Volumes/b{HOME}/run", f"/Volumes/b{HOME}/run"),
+        ("data/processed/demo", "data/processed/demo"),
+        ("血压150/95", "血压150/95"),
+    ],
+)
+def test_a_receipt_holds_the_home_as_a_sign_and_gives_it_back(
+    text: str, written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", HOME)
+    value = {"path": text, "list": [text, 3, None], text: {"in": text}}
+    stored = files.without_home(value)
+    assert stored == {"path": written, "list": [written, 3, None], written: {"in": written}}
+    if written.startswith("~") or written == text:
+        assert files.with_home(stored) == value
+
+
+def test_a_run_of_before_with_whole_paths_is_still_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path, here = tmp_path / "training.json", {"made": files.hash_of(1), f"{tmp_path}/raw.jsonl": "1"}
+    old = Receipt("training", Settings().model_dump(mode="json"), [], here, results={"folder": f"{tmp_path}/x"})
+    files.write_json(path, vars(old))
+    assert Receipt.read(path).results["folder"] == f"{tmp_path}/x"
+    with pytest.raises(AlreadyDone), stage(path, Settings(), inputs=here):
+        pass
+    Receipt.read(path).write(path)
+    assert str(tmp_path) not in path.read_text()
+    assert Receipt.read(path) == old
+    with pytest.raises(AlreadyDone), stage(path, Settings(), inputs=here):
+        pass
+
+
+@pytest.mark.parametrize("home", ["/", ""])
+def test_a_home_that_is_no_name_hides_nothing(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert files.without_home("/data/run") == "/data/run"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from medtune import cli
 from medtune.metrics import History
+from medtune.records import DIMENSIONS
 from medtune.report import advice, checklist, comparison, figures, markdown, page
 from medtune.report.facts import Facts, gather
 from medtune.report.numbers import Numbers
@@ -135,7 +136,7 @@ def test_the_python_it_prints_runs_as_it_stands(
 
 def test_the_first_test_question_of_each_dimension_stands_there_with_both_answers(run: Path) -> None:
     shown = section(report(run), "Recommended test cases, as answered")
-    for dim in fakerun.DIMS:
+    for dim in DIMENSIONS:
         assert re.search(rf"\| {dim} 参考 0 \| {dim} baseline 回答 0 \| {dim} tuned 回答 0 \|", shown)
     assert "figures/sample_vision.png" in shown and "问题 1" not in shown
 

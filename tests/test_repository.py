@@ -135,6 +135,23 @@ def test_the_lock_is_exact_and_has_both_systems_mlx() -> None:
     assert "sys_platform == 'linux'" in packages["mlx-cpu"]
 
 
+def test_every_package_of_the_lock_has_the_hashes_of_its_files() -> None:
+    pins = re.split(r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.M)[1:]
+    assert len(pins) > 50
+    assert [pin.split()[0] for pin in pins if not re.search(r"--hash=sha256:[0-9a-f]{64}", pin)] == []
+
+
+def test_notice_names_the_licence_of_every_locked_package() -> None:
+    from tools import make_notice
+
+    list_of_notice = (ROOT / "NOTICE").read_text(encoding="utf-8").partition(make_notice.HEAD)[2]
+    named = dict(re.findall(r"^ +(\S+ \S+): (.+)$", list_of_notice, re.M))
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.M)
+    assert list(named) == [f"{name} {version}" for name, version in pins], "run make notice"
+    here = {f"{name} {version}": stated for name, version in pins if (stated := make_notice.licence(name))}
+    assert here.items() <= named.items() and make_notice.UNKNOWN not in named.values()
+
+
 def test_the_lock_holds_what_pyproject_pins() -> None:
     import tomllib
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "lib" / "medtune"
+from tests.source import LIBRARY, ROOT, TOOLS, nodes
+
 MODULES = {
-    ".".join(path.relative_to(ROOT / "lib").with_suffix("").parts).removesuffix(".__init__"): path
-    for path in LIBRARY.rglob("*.py")
+    ".".join(path.relative_to(ROOT / "lib").with_suffix("").parts).removesuffix(".__init__"): path for path in LIBRARY
 }
 MOST_MODULES = 17  # beside the rooms
 MOST_LINES = {ast.ClassDef: 200, ast.FunctionDef: 50, ast.AsyncFunctionDef: 50}
@@ -32,7 +30,7 @@ def room(module: str) -> str:
 
 def imports(module: str) -> Iterator[tuple[int, str]]:
     """(line, module) of everything of medtune that a module imports, wherever the import stands."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in nodes(MODULES[module]):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "medtune":
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
@@ -67,18 +65,17 @@ def test_no_import_runs_in_a_circle() -> None:
 
 
 def test_the_root_holds_about_a_dozen_modules() -> None:
-    assert len(list(LIBRARY.glob("*.py"))) <= MOST_MODULES
+    assert len(list((ROOT / "lib/medtune").glob("*.py"))) <= MOST_MODULES
 
 
 def test_files_classes_and_functions_are_small_enough_to_be_seen_whole() -> None:
     long = []
-    for path in [*MODULES.values(), *ROOT.glob("tools/*.py")]:
-        text = path.read_text(encoding="utf-8")
-        name = path.relative_to(ROOT)
-        long += [f"{name}: {text.count(chr(10))} lines"] if text.count("\n") > FILE_LINES else []
+    for path in [*LIBRARY, *TOOLS]:
+        name, lines = path.relative_to(ROOT), path.read_text(encoding="utf-8").count("\n")
+        long += [f"{name}: {lines} lines"] if lines > FILE_LINES else []
         long += [
             f"{name}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
-            for node in ast.walk(ast.parse(text))
+            for node in nodes(path)
             for kind, most in MOST_LINES.items()
             if isinstance(node, kind) and (node.end_lineno or 0) - node.lineno + 1 > most
         ]

@@ -22,7 +22,7 @@ from medtune.model.base import Base
 from medtune.model.renderer import Renderer
 from medtune.receipt import Receipt
 from medtune.run import WEIGHTS
-from medtune.training import cluster, job
+from medtune.training import cluster, job, validation
 from tests.workshop import SETTINGS, settings_file, write_dataset
 from tools import train_final
 
@@ -265,10 +265,27 @@ def test_patience_stops_early_and_keeps_the_best(dataset: Path, dense_twin: Path
 def test_a_run_that_stops_before_its_first_report_has_a_receipt(dataset: Path, dense_twin: Path, tmp_path: Path):
     config = settings_file(tmp_path / "train.yaml", dense_twin)
     changes = ("iters=40", "optimizer.learning_rate=0.3", "steps_per_report=100", "save_every=100",
-               "steps_per_eval=2", "select.patience=1")  # fmt: skip
+               "steps_per_eval=2", "select.patience=1", "select.by=last")  # fmt: skip
     assert train(dataset, config, tmp_path / "run", *(x for c in changes for x in ("--set", c))) == 0
     results = Receipt.read(tmp_path / "run" / "training.json").results
     assert results["steps"] < 40 and results["train_loss"]["first"] == results["train_loss"]["last"] > 0
+
+
+def test_a_run_whose_best_is_before_its_first_step_says_that_nothing_was_learned(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any
+):
+    config = settings_file(tmp_path / "train.yaml", dense_twin, iters=4, steps_per_eval=2)
+    assert train(dataset, config, tmp_path / "run", "--set", "optimizer.learning_rate=0.3") == 1
+    assert "nothing was learned" in capsys.readouterr().err and not (tmp_path / "run" / "training.json").exists()
+
+
+def test_a_validation_loss_that_is_no_number_is_one_line(
+    dataset: Path, dense_twin: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+):
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    monkeypatch.setattr(validation, "validate", lambda *_: (validation.Losses(float("nan"), {}, 1), None))
+    assert train(dataset, config, tmp_path / "run") == 1
+    assert "validation loss is not finite" in capsys.readouterr().err
 
 
 def test_no_image_is_left_in_the_run_and_the_same_data_prepared_again_is_the_same(

@@ -7,6 +7,8 @@ writes  OUT/without and OUT/with (two runs), OUT/predictions.jsonl, OUT/ABLATION
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from rich.console import Console

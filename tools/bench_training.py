@@ -7,6 +7,8 @@ writes  OUT/job, OUT/bench.json and OUT/bench.png; with --scaling OUT/scaling.js
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from pathlib import Path
 
@@ -29,12 +31,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for job and results")
     parser.add_argument("--scaling", action="store_true", help="time against rows, length and layers instead")
     parser.add_argument("--only", nargs="+", choices=contenders.ORDER, default=contenders.ORDER, help="contenders")
-    parser.add_argument("--repeats", type=int, default=3, help="times each contender runs, in turn (default: 3)")
-    parser.add_argument("--epochs", type=int, default=Work.epochs, help="default: %(default)s")
-    parser.add_argument("--rows", type=int, default=Mix.train, help="examples to train on (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=ModelSize.layers, help="of the model (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=ModelSize.hidden, help="its width (default: %(default)s)")
+    parser.add_argument("--repeats", type=cli.count, default=3, help="times each contender runs, in turn (default: 3)")
+    parser.add_argument("--epochs", type=cli.count, default=Work.epochs, help="default: %(default)s")
+    parser.add_argument("--rows", type=cli.count, default=Mix.train, help="examples to train on (default: %(default)s)")
+    parser.add_argument(
+        "--layers", type=cli.count, default=ModelSize.layers, help="of the model (default: %(default)s)"
+    )
+    parser.add_argument("--hidden", type=cli.count, default=ModelSize.hidden, help="its width (default: %(default)s)")
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--scaling", "--only", "--repeats")
     runtime.start()
     size, mix, work = ModelSize(args.layers, args.hidden), Mix(train=args.rows), Work(epochs=args.epochs)
     if args.scaling:

@@ -9,6 +9,8 @@ Where LM Studio is not installed, the folder is made under RUN/lmstudio/.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import sys
 from argparse import SUPPRESS, Namespace
 from contextlib import nullcontext
@@ -16,7 +18,9 @@ from pathlib import Path
 
 from medtune import cli, config, files, receipt
 from medtune.deployment import preset, transaction
+from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
+from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -38,9 +42,19 @@ def parse(argv: list[str] | None) -> Namespace:
     what.add_argument("--export", nargs=2, help=SUPPRESS)
     parser.add_argument("--pinned", action="store_true", help="make the environment with LM Studio's versions")
     parser.add_argument("--allow-failed-gate", action="store_true", help="deploy although the evaluation failed")
+    parser.add_argument(
+        "--allow-remote-server",
+        action="store_true",
+        help="LMSTUDIO_URL may name another machine: the proof's questions, from the test set too, their images and "
+        "LM_API_TOKEN are sent there",
+    )
     args = parser.parse_args(argv)
+    for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
+        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
+    cli.apart(parser, args, "--prove", "--allow-failed-gate")
+    cli.apart(parser, args, "--inspect", "RUN", "--config", "--set")
     if args.export and args.export[0] != "hf":
-        parser.error(f"--export {args.export[0]}: only hf is known")
+        raise UserError(tr("--export {layout}: hf is the only layout there is", layout=args.export[0]))
     return args
 
 
@@ -58,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.rollback or args.undeploy:
         take_back(args, settings, run)
         return
+    Server.lmstudio(remote=args.allow_remote_server)  # an address that is refused: said now, not after the fusing
     runtime.start()
     from medtune.deployment import deploy
 
@@ -68,7 +83,12 @@ def main(argv: list[str] | None = None) -> None:
     elif args.prove:
         prove_again(args, settings, run)
     else:
-        put_in_place(args, settings, run)
+        try:
+            put_in_place(args, settings, run)
+        except receipt.AlreadyDone:
+            if not args.pinned:
+                raise
+            prove_again(args, settings, run)  # what is in place may not have been proved so yet
 
 
 def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
@@ -80,7 +100,7 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     deploy.check_gate(run, args.allow_failed_gate)
     path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
     with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
-        plan = deploy.plan(run, base, settings)
+        plan = deploy.plan(run, base, settings, remote=args.allow_remote_server)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
             stack.make()
@@ -90,17 +110,32 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
 
 
 def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
-    """Only the proof; the receipt's verdicts become the new ones."""
+    """Only the proof; the receipt's verdicts become the new ones, those of a proof that failed or was stopped too."""
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
-    plan = deploy.plan(run, Base.of_training(run.training.results), settings)
+    done, at = run.deployment, Place.of(run.path, settings)
+    told = done.results["publisher"], done.results["name"]
+    if told != (at.publisher, at.name):
+        raise UserError(
+            tr(
+                "{path}: deployed as {told}, the settings say {key}; prove it with its own settings, or deploy",
+                path=run.path / DEPLOYMENT,
+                told="/".join(told),
+                key=f"{at.publisher}/{at.name}",
+            )
+        )
     if args.pinned:
         stack.make()
+    done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
     with files.held(run.path):
-        done = run.deployment
-        done.results["proofs"] = [verdict.facts for verdict in deploy.prove(plan, print)]
-        files.write_json(run.path / DEPLOYMENT, vars(done))
+        try:
+            plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
+            for verdict in deploy.prove(plan, print):
+                done.results["proofs"].append(verdict.facts)
+                deploy.refuse(verdict)
+        finally:
+            done.write(run.path / DEPLOYMENT)
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
@@ -126,7 +161,10 @@ def inspect(folder: Path) -> None:
 
     _moved("--inspect", f"tools/inspect_model.py {folder}", f"make inspect FOLDER={folder}")
     inspection = Inspection.of(folder)
-    print("\n".join([*inspection.lines, inspection.verdict]))
+    print("\n".join(inspection.lines))
+    if inspection.problems:
+        raise UserError(inspection.verdict)
+    print(inspection.verdict)
 
 
 def export(source: Path, out: Path) -> None:

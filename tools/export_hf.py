@@ -7,6 +7,8 @@ writes  OUT/: model-*.safetensors with their index, config, tokenizer and proces
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from medtune import cli

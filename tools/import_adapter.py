@@ -7,6 +7,8 @@ writes  RUN/adapters.safetensors, adapter_config.json, then RUN/training.json (w
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from medtune import cli, files, origin, receipt
@@ -33,14 +35,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder with adapter_config.json")
     parser.add_argument("--base", required=True, metavar="MODEL", help="path, Hub id in the cache, or LM Studio key")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run to make")
-    parser.add_argument("--scale", type=float, help="the multiplier, where the adapter's config states it wrongly")
+    parser.add_argument(
+        "--scale", type=cli.above_zero, help="the multiplier, where the adapter's config states it wrongly"
+    )
     parser.add_argument("--system-prompt", default="", help="the system prompt it was trained with")
     args = parser.parse_args(argv)
     settings = Import(base_model=args.base, scale=args.scale, system_prompt=args.system_prompt)
     base = Base.find(args.base)
-    inputs = {
-        f"source/{path.name}": files.sha256(path) for path in sorted(args.source.glob("adapter*")) if path.is_file()
-    }
+    read = [args.source / CONFIG, *sorted(args.source.glob("[!.]*.safetensors"))]
+    inputs = {f"source/{path.name}": files.sha256(path) for path in read}
     run = Run(args.out)
     mark = files.hash_of([settings.model_dump(mode="json"), inputs, base.weights_hash])
     redo = tr(

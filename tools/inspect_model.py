@@ -7,6 +7,8 @@ writes  nothing
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from medtune import cli

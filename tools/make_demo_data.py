@@ -8,6 +8,8 @@ For developers (extra `demo`); the same seed and packages give the same bytes.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 import shutil
 from pathlib import Path

@@ -8,6 +8,8 @@ For developers (extra `demo`): three quarters of an hour on two cores. A stopped
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 import time
 from dataclasses import asdict, replace

@@ -7,6 +7,8 @@ writes  OUT/REPORT.md, OUT/REPORT.html, OUT/figures/*.png
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import os
 from datetime import datetime
 from pathlib import Path

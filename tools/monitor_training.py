@@ -7,6 +7,8 @@ writes  nothing: a living screen, dense lines where there is no terminal, or wit
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--web", action="store_true", help="serve a local page instead of a screen")
     parser.add_argument("--port", type=int, default=web.PORT, help="port of the page (0: a free one)")
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--once", "--web", "--port")
+    cli.needs(parser, args, "--port", "--web")
     run = Run.chosen(args.run).path
     if args.once:
         watch.once(run, Console())

@@ -2,12 +2,16 @@
 """sources -> dataset: check every row and image, split without leaks, count tokens.
 
 reads   the SOURCEs (files or folders of .jsonl / .json), then those of data.yaml; the images they name
-writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.jsonl, then OUT/manifest.json
+writes  OUT/train.jsonl, valid.jsonl, test.jsonl, images/, encodings/, rejected.jsonl, sources.jsonl (which raw file
+        is meant by each mark of the manifest), then OUT/manifest.json
 """
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
+import json
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,6 +26,7 @@ from medtune.data.imagestore import ImageStore
 from medtune.data.preparation import Preparation
 from medtune.data.rejections import rejections
 from medtune.data.sources import SourceFile, open_sources
+from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -48,13 +53,17 @@ def main(argv: list[str] | None = None) -> None:
     config = config.model_copy(update={"sources": [*named, *config.sources]})
     base = Base.find(config.tokenizer)
     found = open_sources(config.sources, args.out)
-    inputs = {str(source.path): files.sha256(source.path) for source in found}
+    inputs = {dataset.mark(str(source.path)): files.sha256(source.path) for source in found}
     inputs |= {"tokenizer": base.tokenizer_hash, "processor": base.processor_hash, "template": base.template_hash}
     inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
+    overrides = [text for text in args.set if not text.startswith("sources=")]
     came = Origin(args.config, args.out, tuple(args.set), tuple(args.sources))
     check = partial(dataset.claim, args.out, came)
-    with stage(args.out / MANIFEST, config, inputs=inputs, overrides=args.set, seeds=seeds, check=check) as receipt:
+    with stage(
+        args.out / MANIFEST, marked(config), inputs=inputs, overrides=overrides, seeds=seeds, check=check
+    ) as receipt:
+        folder.check(base)
         runtime.start()
         came.write(args.out)
         results, first = prepare(config, base, found, args.out)
@@ -63,6 +72,12 @@ def main(argv: list[str] | None = None) -> None:
         receipt.inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     screen.show(receipt.results, first, Console())
     print(args.out / MANIFEST)
+
+
+def marked(config: DataConfig) -> DataConfig:
+    """The settings as the receipt holds them: a source's path may name a patient."""
+    told = [source.model_copy(update={"path": dataset.mark(source.path)}) for source in config.sources]
+    return config.model_copy(update={"sources": told})
 
 
 def prepare(
@@ -80,6 +95,9 @@ def prepare(
             preparation = Preparation(config, store, encode, rejected, spool, packed)
             preparation.read(found, bar)
         assigned = preparation.assigned()
+        named = dict.fromkeys([source.path for source in config.sources] + [str(source.path) for source in found])
+        rows = ({"mark": dataset.mark(path), "path": path} for path in named)
+        files.write_jsonl(out / dataset.SOURCES, (json.dumps(row) for row in rows))
         store.close(preparation.write(out, assigned))
         encodings.write(out, base, packed, [entry.packed_bytes for entry in preparation.entries], assigned)
     return manifest.results(preparation.entries, assigned, found, rejected), rejected.first

@@ -8,6 +8,8 @@ writes  RUN/predictions.jsonl, then RUN/evaluation.json; with --review RUN/revie
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from pathlib import Path
 
@@ -51,9 +53,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--review", nargs="?", const="", metavar="FILE.csv", help="write a sheet for a doctor, or read a filled one"
     )
     args = parser.parse_args(argv)
-    talks = args.cli or args.prompt is not None
-    if args.image and not talks:
-        parser.error("--image needs --prompt or --cli")
+    for talk in ("--cli", "--prompt"):
+        cli.apart(parser, args, talk, "--baseline", "--review")
+    cli.needs(parser, args, "--image", "--prompt", "--cli")
     return args
 
 
@@ -132,7 +134,9 @@ def talk(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) -> Non
     runtime.start()
     from medtune.evaluation import chat
 
-    talking = chat.Conversation(pair.base, pair.run, pair.run.system_prompt, settings.max_tokens)
+    named = receipt.Receipt.found(args.data / receipt.MANIFEST) if args.data else None
+    edge = named.config["max_image_edge"] if named else None
+    talking = chat.Conversation(pair.base, pair.run, pair.run.system_prompt, settings.max_tokens, max_edge=edge)
     for path in args.image:
         talking.show(path)
     if args.prompt is not None:

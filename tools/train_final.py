@@ -8,6 +8,8 @@ writes  RUN/adapters.safetensors, adapter_config.json, numbered checkpoints, met
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
@@ -20,6 +22,7 @@ from rich.console import Console
 
 from medtune import cli, config, files, origin, planner, receipt
 from medtune.dataset import Dataset
+from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import claim, runtime
 from medtune.model.base import Base
@@ -43,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     )  # one of several; the leader writes its results here
     cli.add_cache(parser)
     args = parser.parse_args(argv)
+    cli.apart(parser, args, "--plan", "--hosts", "--cache", "--worker")
     run = Run(args.out)
     args.set = run.overrides(args.config, args.set)
     settings = config.load(TrainConfig, args.config, args.set)
@@ -79,6 +83,7 @@ def training(run: Run, args: argparse.Namespace, settings: TrainConfig) -> Itera
             redo=redo,
             check=partial(claim.check, run, came, redo),
         ) as done:
+            folder.check(base)
             if not run.begun:
                 run.remember(came)
             yield done

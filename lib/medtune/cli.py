@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
-from medtune import files
-from medtune.errors import UserError
-from medtune.i18n import tr
+from medtune import files, start
+from medtune.errors import UserError, is_out_of_memory
+from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
+PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
+SCARCE = (*files.FULL, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that says a wrong command line as everything else a person can fix: in one line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(tr("{message}; {prog} --help shows the options", message=message, prog=self.prog))
 
 
 def parser(doc: str | None, *, config: bool = True, required: bool = True) -> argparse.ArgumentParser:
     """An argument parser whose help is the tool's docstring, with ``--config`` and ``--set`` where it has a config."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if config:
         parser.add_argument(
             "--config", type=Path, required=required, metavar="FILE", help="YAML settings of this stage"
@@ -31,6 +44,43 @@ def parser(doc: str | None, *, config: bool = True, required: bool = True) -> ar
             help="override one setting, e.g. lora.rank=64; may be given many times",
         )
     return parser
+
+
+def apart(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
+    """A UserError where ``option`` was given together with some of the ``others``, of which it would take no notice."""
+    found = [other for other in others if _given(parser, args, other)]
+    if found and _given(parser, args, option):
+        raise UserError(tr("{option} takes no {others}; leave one out", option=option, others=", ".join(found)))
+
+
+def needs(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str, *others: str) -> None:
+    """A UserError where ``option`` was given without any of the ``others``, for which alone it is."""
+    if _given(parser, args, option) and not any(_given(parser, args, other) for other in others):
+        raise UserError(tr("{option} is for {others} only", option=option, others=", ".join(others)))
+
+
+def _given(parser: argparse.ArgumentParser, args: argparse.Namespace, option: str) -> bool:
+    """Whether an option (--NAME) or argument (NAME) says something else than where it is left out."""
+    name = option.removeprefix("--").replace("-", "_").lower()
+    return getattr(args, name) != parser.get_default(name)
+
+
+def count(text: str) -> int:
+    """The type of an option that counts: 1, 2, 3 ..."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(tr("{text}: not a whole number above 0", text=text))
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """The type of an option that multiplies."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(tr("{text}: not a number above 0", text=text))
+    return found
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +100,9 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
 
     That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
     """
+    before = os.umask(PRIVATE)
     try:
+        _check_words(sys.argv[1:] if argv is None else argv)
         main(argv)
     except AlreadyDone as done:
         print(done)
@@ -60,15 +112,35 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
         if said := _of_file(error):
             return _fail(said)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            return _fail(tr("out of memory; close other programs or use a smaller model: `make plan` says what fits"))
+        raise
     except KeyboardInterrupt:
-        sys.stdout.flush()
-        print(tr("stopped"), file=sys.stderr)
-        return 130
+        _flush()
+        print(say(start.STOPPED), file=sys.stderr)
+        return start.INTERRUPTED
+    finally:
+        os.umask(before)
     return 0
 
 
+def _check_words(words: Iterable[str]) -> None:
+    """A file name that is no UTF-8 could be opened, but in no receipt could it be named."""
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(word))) from None
+
+
+def _flush() -> None:
+    with suppress(OSError):  # said, where it matters, by who wrote
+        sys.stdout.flush()
+
+
 def _fail(said: str) -> int:
-    sys.stdout.flush()
+    _flush()
     print(f"error: {said}", file=sys.stderr)
     return 1
 
@@ -78,12 +150,30 @@ def _of_file(error: OSError) -> str:
     name = error.filename if error.filename2 is None else error.filename2
     if isinstance(name, (str, bytes, os.PathLike)):
         return f"{os.fsdecode(name)}: {error.strerror or error}"
-    return os.strerror(error.errno) if error.errno in files.FULL else ""
+    return os.strerror(error.errno) if error.errno in SCARCE else ""
 
 
 def run(main: Callable[[list[str] | None], None]) -> None:
     """``call`` as a program: for the last line of a tool."""
+    start.open_streams()
+    start.interruptible(True)
+    code = 0
     try:
-        sys.exit(call(main))
+        code = call(main)
+        start.interruptible(False)
+        sys.stdout.flush()
     except BrokenPipeError:  # `make report | head`
-        sys.stderr.close()
+        _forget_output()
+    except OSError as error:
+        if error.errno not in SCARCE:
+            raise
+        _forget_output()
+        code = _fail(os.strerror(error.errno))
+    except KeyboardInterrupt:  # again, while the first was being said
+        code = start.INTERRUPTED
+    sys.exit(code)
+
+
+def _forget_output() -> None:
+    """Let what cannot be printed go nowhere: Python would complain of it once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

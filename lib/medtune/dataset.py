@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from medtune.receipt import MANIFEST, Receipt
 from medtune.records import SPLITS, Record
 
 IMAGES = "images"  # their folder
+SOURCES = "sources.jsonl"  # which file each mark of the manifest means: its name may be a patient's
 INDEX = f"{IMAGES}/.index.jsonl"  # a header, then a row for each image file of the sources: data/imagestore.py
 
 
@@ -29,7 +32,11 @@ class Dataset:
         """Open a finished data set; a UserError where there is none or its files are not those of the manifest."""
         if not (folder / MANIFEST).exists():
             raise UserError(
-                tr("{folder}: no data set there; run `{command}` first", folder=folder, command=command(folder))
+                tr(
+                    "{folder}: no data set there; run `{command}` first",
+                    folder=folder,
+                    command=origin.of_folder("data", folder),
+                )
             )
         manifest = Receipt.read(folder / MANIFEST)
         problems = []
@@ -75,15 +82,9 @@ class Dataset:
         return records
 
 
-def command(folder: Path) -> str:
-    """What one types to prepare the data set in ``folder``, again as it was."""
-    profile = folder.name if Path("configs", folder.name).is_dir() else origin.PROFILE
-    return origin.command("data", origin=Origin.read(folder) or Origin(Path("configs", profile, "data.yaml"), folder))
-
-
 def again(folder: Path) -> str:
     """That the data set is to be prepared again, and how."""
-    return tr("run `{command}` again", command=command(folder))
+    return tr("run `{command}` again", command=origin.of_folder("data", folder))
 
 
 def claim(folder: Path, came: Origin) -> None:
@@ -99,6 +100,18 @@ def claim(folder: Path, came: Origin) -> None:
                 command=elsewhere,
             )
         )
+
+
+def mark(path: str) -> str:
+    """What a receipt says in place of a raw file's path, in which a patient's name may stand."""
+    return f"source-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def sources(root: Path) -> dict[str, Path]:
+    """The raw files that the marks in a data set's manifest mean; empty where that is not known."""
+    if not (root / SOURCES).exists():
+        return {}
+    return {row["mark"]: Path(row["path"]) for _, row in files.read_jsonl(root / SOURCES)}
 
 
 def image_hashes(root: Path) -> dict[str, str]:

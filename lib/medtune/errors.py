@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from medtune.i18n import tr
 
+MEMORY_WORDS = ("out of memory", "outofmemory", "insufficient memory", "malloc", "allocate", "alloc]", "bad_alloc")
+
 
 class UserError(Exception):
     """Something the person can fix: printed as ``error: <what was found>: <what to do>``, exit code 1.
@@ -23,3 +25,11 @@ def raise_all(problems: Iterable[str], where: str) -> None:
         raise UserError(f"{where}: {problems[0]}")
     lines = "\n".join(f"  {problem}" for problem in problems)
     raise UserError(tr("{where}: {n} problems", where=where, n=len(problems)) + f"\n{lines}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or MLX, which raises a RuntimeError on Metal, CUDA and CPUs, found no memory left."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in said for word in MEMORY_WORDS)
+    )

@@ -1,4 +1,4 @@
-"""Files between the stages: atomic writes, JSON lines that know their line number, hashes."""
+"""Files between the stages: atomic writes, JSON lines that know their line number, hashes, paths without a name."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -20,6 +22,7 @@ from medtune.i18n import tr
 
 Json = dict[str, Any]  # a JSON object
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # met while writing, where the system names no file
+MOST_TEXT = 2**28  # bytes of a file that is read as one text: no config, receipt or vocabulary is near it
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -123,8 +126,24 @@ def write_jsonl(path: Path, rows: Iterable[str]) -> None:
         file.writelines(row + "\n" for row in rows)
 
 
-def read_text(path: Path) -> str:
-    """Read UTF-8 text; a missing file, or one in another encoding, is a UserError."""
+def check_regular(path: Path, most: int | None = None) -> None:
+    """Raise a UserError for a pipe or a device, which may never end, and for a file of more than ``most`` bytes.
+
+    What is not there, or a folder, is left to whoever opens it: the system says so itself.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise UserError(tr("{path}: a pipe or a device; only files are read", path=path))
+    if most is not None and found.st_size > most:
+        raise UserError(tr("{path}: {size}, too large for such a file", path=path, size=megabytes(found.st_size)))
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """Read UTF-8 text; a missing file, or one in another encoding, too large or endless, is a UserError."""
+    check_regular(path, most)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -140,10 +159,21 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise UserError(tr("{path}: JSON that cannot be read ({error})", path=path, error=error)) from None
+
+
+def read_object(path: Path) -> Json:
+    """Read one JSON file that must hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(tr("{place}: not a JSON object; bring the file back or write it again", place=path))
+    return found
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Json]]:
     """Yield (line number, object) of a file this project wrote; a broken line is a UserError."""
+    check_regular(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -157,6 +187,8 @@ def _object(line: bytes, place: str) -> Json:
         raise UserError(tr("{place}: not UTF-8; bring the file back or write it again", place=place)) from None
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(tr("{path}: JSON that cannot be read ({error})", path=place, error=error)) from None
     if not isinstance(found, dict):
         raise UserError(tr("{place}: not a JSON object; bring the file back or write it again", place=place))
     return found
@@ -164,6 +196,7 @@ def _object(line: bytes, place: str) -> Json:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes; a UserError where there is none."""
+    check_regular(path)
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -190,7 +223,8 @@ def _sha256_then(path: Path, changed: int, size: int) -> str:
 
 def hash_of(value: Any) -> str:
     """Hex digest of a JSON-able value; key order does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # a file name may be no UTF-8
 
 
 def beside(folder: Path) -> Path:
@@ -215,3 +249,26 @@ def megabytes(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
+
+
+def without_home(value: Any) -> Any:
+    """A JSON-able value in which ``~`` stands for the home wherever a path begins with it, also in a sentence.
+
+    The home's path is the person's name, which no receipt and no report holds.
+    """
+    homes = {str(home) for home in (Path.home(), Path.home().resolve()) if home.parent != home}
+    begins = "|".join(map(re.escape, sorted(homes, key=len, reverse=True)))
+    return _each(value, lambda text: re.sub(rf"(?<![\w.~/-])(?:{begins})(?![\w.-])", "~", text)) if homes else value
+
+
+def with_home(value: Any) -> Any:
+    """What ``without_home`` was told: each text that begins with the home's sign begins with its path."""
+    return _each(value, lambda text: f"{Path.home()}{text[1:]}" if text == "~" or text.startswith("~/") else text)
+
+
+def _each(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {_each(key, change): _each(part, change) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(part, change) for part in value]
+    return change(value) if isinstance(value, str) else value

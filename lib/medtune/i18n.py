@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 Lang = Literal["zh", "en"]
 Words = Mapping[Lang, str]  # a name or a sentence in both languages, where it stands beside what it names
 TEXTS = Path(__file__).parent / "texts"
@@ -40,4 +38,6 @@ def say(words: Words, lang: Lang | None = None, **values: Any) -> str:
 
 @cache
 def _chinese() -> dict[str, str]:
+    import yaml
+
     return yaml.safe_load((TEXTS / "zh.yaml").read_text(encoding="utf-8")) or {}

@@ -83,6 +83,12 @@ class Origin:
         kept = [text for text in self.overrides if text.partition("=")[0] not in values]
         return replace(self, overrides=(*kept, *(f"{key}={text}" for key, text in values.items())))
 
+    @property
+    def without_sources(self) -> Origin:
+        """The same without the names of raw files."""
+        kept = tuple(text for text in self.overrides if not text.startswith("sources"))
+        return replace(self, sources=(), overrides=kept)
+
     def is_for_make(self, settings: str) -> bool:
         """Whether make takes the same file of settings, and can hand on what was set and named."""
         plain = [SETTABLE.fullmatch(text) for text in self.overrides] + [PLAIN.fullmatch(text) for text in self.sources]
@@ -114,6 +120,21 @@ def command(verb: str, run: Path | None = None, origin: Origin | None = None) ->
     if made:
         variables |= {"SOURCES": " ".join(made.sources), "SET": " ".join(made.overrides)}
     return " ".join(["make", verb, *(f"{name}={_quoted(value)}" for name, value in variables.items() if value)])
+
+
+def of_folder(verb: str, folder: Path, *, raw: bool = True) -> str:
+    """What one types for the stage that writes into ``folder``, by what is remembered there.
+
+    Without ``raw`` it names no raw files, whose names may be a patient's.
+    """
+    if verb not in STAGES:
+        return f"make {verb}"
+    came = Origin.read(folder)
+    if verb != "data":
+        return command(verb, folder, came)
+    profile = folder.name if Path("configs", folder.name).is_dir() else PROFILE
+    came = came or Origin(Path("configs", profile, "data.yaml"), folder)
+    return command(verb, origin=came if raw else came.without_sources)
 
 
 def imported(source: Path, base: str, run: Path) -> str:

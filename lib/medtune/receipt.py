@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medtune import files
+from medtune import files, origin
 from medtune.config import Strict
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -45,23 +45,22 @@ class Receipt:
     @property
     def fingerprint(self) -> str:
         """Hash of what decides the result: stage, settings and inputs; not when or where it ran."""
-        return files.hash_of([self.stage, self.config, self.inputs])
+        return files.hash_of(files.without_home([self.stage, self.config, self.inputs]))
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
         """Read a receipt; a missing one is a UserError that names the stage to run."""
+        command = origin.of_folder(VERBS.get(path.name, "all"), path.parent)
         if not path.exists():
-            raise UserError(
-                tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=VERBS.get(path.name, "all"))
-            )
+            raise UserError(tr("{path}: no such receipt; run `{command}` first", path=path, command=command))
         try:
-            return cls(**files.read_json(path))
+            return cls(**files.with_home(files.read_json(path)))
         except TypeError:
             raise UserError(
                 tr(
-                    "{path}: not a receipt of medtune; move it away and run `make {verb}` again",
+                    "{path}: not a receipt of medtune; move it away and run `{command}` again",
                     path=path,
-                    verb=VERBS.get(path.name, "all"),
+                    command=command,
                 )
             ) from None
 
@@ -69,6 +68,10 @@ class Receipt:
     def found(cls, path: Path) -> Receipt | None:
         """The receipt at ``path``, None where there is none."""
         return cls.read(path) if path.exists() else None
+
+    def write(self, path: Path) -> None:
+        """Write it atomically."""
+        files.write_json(path, files.without_home(vars(self)))
 
 
 class AlreadyDone(Exception):
@@ -113,7 +116,7 @@ def stage(
         yield receipt
         receipt.finished = _moment(time.time())
         receipt.seconds = round(time.time() - started, 3)
-        files.write_json(path, vars(receipt))
+        receipt.write(path)
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:

@@ -36,7 +36,7 @@ class Run:
     def chosen(cls, path: Path | None) -> Run:
         """The run in ``path``; without one the default run, else the newest in the working folder."""
         if path is not None or DEFAULT.is_dir():
-            return cls(path or DEFAULT)
+            return cls(Path(files.with_home(str(path))) if path else DEFAULT)  # ~ as a report writes it, in quotes too
         begun = [file for name in (TRAINING, METRICS) for file in Path().glob(f"*/{name}")]
         if not begun:
             raise UserError(tr("no run here: {run} does not exist; run `make train` first, or name one", run=DEFAULT))

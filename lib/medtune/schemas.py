@@ -262,7 +262,7 @@ class Gate(Strict):
 class EvalConfig(Strict):
     """eval.yaml: adapters + dataset -> evaluation."""
 
-    bench: str  # folder with the recommended cases, see data/bench
+    bench: str | None  # folder with the recommended cases, see data/bench; null: none are asked
     max_tokens: Count  # generated per answer
     batch_size: Count
     max_items: Count | None  # of the test split, drawn per dimension; null: all

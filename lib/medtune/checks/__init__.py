@@ -72,6 +72,6 @@ def problems(check: Check) -> list[str]:
 def sources_hash() -> str:
     """Hash of the checks' source: a changed rule makes an earlier evaluation stale."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in __path__ for path in Path(folder).glob("*.py")):
+    for path in sorted(path for folder in __path__ for path in Path(folder).glob("[!.]*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

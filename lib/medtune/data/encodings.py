@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.model import runtime
 from medtune.model.base import Base
-from medtune.model.renderer import Example, Renderer
+from medtune.model.renderer import FORM, Example, Renderer
 from medtune.records import Record
 
 FOLDER, INDEX = "encodings", "index.json"
@@ -80,6 +81,7 @@ class _Worker:
 
     @classmethod
     def start(cls, base: Base, root: Path) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; who started this one says so, and ends it
         with redirect_stdout(None):  # the tool has said with what it runs
             runtime.start()
         cls.renderer, cls.root = Renderer(base), root
@@ -118,7 +120,7 @@ def unpacked(packed: bytes, record: Record, root: Path) -> Example:
 def key(base: Base) -> str:
     """Hash of all that decides how a record becomes tokens."""
     versions = [metadata.version(name) for name in ("medtune", "tokenizers", "transformers", "mlx-vlm")]
-    return files.hash_of([base.tokenizer_hash, base.processor_hash, base.template_hash, *versions])
+    return files.hash_of([base.tokenizer_hash, base.processor_hash, base.template_hash, FORM, *versions])
 
 
 def write(root: Path, base: Base, spool: BinaryIO, sizes: Sequence[int], assigned: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from medtune.data.licenses import strictest
 from medtune.data.preparation import Entry
 from medtune.data.rejections import Rejections
 from medtune.data.sources import SourceFile
+from medtune.dataset import mark
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.records import DIMENSIONS, SPLITS
@@ -86,7 +87,7 @@ def _sources(entries: Sequence[Entry], found: Sequence[SourceFile], rejections: 
         licenses[entry.source].add(entry.license)
     return [
         {
-            "path": str(source.path),
+            "path": mark(str(source.path)),
             "layout": source.layout.NAME,
             "license": strictest(licenses[source.path]),
             "records": records[source.path],

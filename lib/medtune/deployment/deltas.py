@@ -60,6 +60,15 @@ class Delta:
             return rows
         return (self.magnitude[first:last] / mx.linalg.norm(rows, axis=1))[:, None] * rows  # Liu et al. 2024
 
+    @property
+    def whole(self) -> bool:
+        """Whether its factors are matrices, or one for each expert, that can be multiplied."""
+        if self.a.ndim == 3:
+            fit = self.b.ndim == 3 and (self.a.shape[0], self.a.shape[1]) == (self.b.shape[0], self.b.shape[2])
+        else:
+            fit = self.a.ndim == self.b.ndim == 2 and self.a.shape[1] == self.b.shape[0]
+        return fit and (self.magnitude is None or self.magnitude.shape == self.shape[:1])
+
     def fits(self, matrix: Matrix) -> bool:
         """Whether the shapes agree."""
         return self.shape == matrix.shape
@@ -72,7 +81,7 @@ def read(folder: Path, weights: str = WEIGHTS) -> list[Delta]:
 
 
 def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) -> list[Delta]:
-    """Tensors by full name -> deltas, sorted by module; a half or a stray tensor is refused."""
+    """Tensors by full name -> deltas, sorted by module; a half, a stray or an odd-shaped tensor is refused."""
     tensors = {name: value.astype(mx.float32) for name, value in stored.items()}
     leaves = {"lora_a", "lora_b", "m"} if dora else {"lora_a", "lora_b"}
     found: dict[str, set[str]] = {}
@@ -85,7 +94,12 @@ def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) ->
         if has != leaves
     ]
     raise_all(problems, where)
-    return [
+    adapted = [
         Delta(module, tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"], scale, tensors.get(f"{module}.m"))
         for module in sorted(found)
     ]
+    raise_all(
+        [tr("{module}: its factors do not fit each other", module=one.module) for one in adapted if not one.whole],
+        where,
+    )
+    return adapted

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from medtune.deployment.transaction import Place
 from medtune.errors import UserError
 from medtune.evaluation import gate
 from medtune.i18n import tr
+from medtune.model import libraries, templates
 from medtune.model.base import Base
 from medtune.model.tensors import Weights
 from medtune.run import PREDICTIONS, WEIGHTS, Run
@@ -38,6 +38,7 @@ class Deployment:
     system_prompt: str
     home: Path | None
     place: Place
+    remote: bool = False  # whether the proof may ask an LM Studio on another machine
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +85,8 @@ class Deployment:
     def advice(self) -> list[str]:
         """For the screen, after it is done: what to click and what to ask first."""
         at = self.place.folder
+        server = "mlx_vlm.server" if self.base.sees else "mlx_lm.server"
+        serve = f"{sys.executable} -m {server} --host 127.0.0.1 --model {at}"  # its own choice is every network
         done = (
             tr("deployed: {folder}", folder=at)
             if self.home
@@ -92,24 +95,26 @@ class Deployment:
         return [
             done,
             tr(
-                "LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar; drop an image in",
+                "LM Studio: My Models, {key}, Chat; choose the preset {name} in the sidebar",
                 key=self.key,
                 name=self.place.name,
-            ),
+            )
+            + (tr("; drop an image in") if self.base.sees else ""),
             tr("first prompts: {prompts}", prompts=" / ".join(canaries.TEXTS[:3])),
-            tr("without LM Studio: {python} -m mlx_vlm.server --model {folder}", python=sys.executable, folder=at),
+            tr("without LM Studio: {command}", command=serve),
         ]
 
 
-def plan(run: Run, base: Base, config: DeployConfig) -> Deployment:
-    """Read base and adapters and decide everything."""
+def plan(run: Run, base: Base, config: DeployConfig, *, remote: bool = False) -> Deployment:
+    """Read base and adapters and decide everything; ``remote``: the proof may ask an LM Studio on another machine."""
     folder.check(base)
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
     prompt = _system_prompt(run, config.system_prompt)
-    chat_template = template.with_system_prompt(base.chat_template, prompt)
+    with templates.tried(base.chat_template, base.path), libraries.reading(base.path):
+        chat_template = template.with_system_prompt(base.chat_template, prompt)
     home, place = lmstudio.home(config.home), Place.of(run.path, config)
-    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place)
+    return Deployment(run, base, config, weights, changes, chat_template, prompt, home, place, remote)
 
 
 def check_gate(run: Run, allowed: bool) -> None:
@@ -150,12 +155,12 @@ def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
             quantization = fuse.quantization_after(base.quantization, plan.changes)
             folder.write(base, staged, template=plan.chat_template, quantization=quantization, card=_card(plan))
             subject = _subject(plan, staged)
-            verdicts = _prove(proof.run(subject), say)
+            verdicts = _prove(proof.run(subject), say, plan.run)
             listing = folder.listing(staged)
             transaction.commit(at)
         subject = replace(subject, folder=at.folder)
         try:
-            verdicts += _prove(proof.run(subject, after_commit=True), say)
+            verdicts += _prove(proof.run(subject, after_commit=True), say, plan.run)
         except BaseException:  # Ctrl-C too: what is not proved does not stay
             transaction.withdraw(at)
             raise
@@ -163,8 +168,11 @@ def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
     return _results(plan, listing, verdicts)
 
 
-def prove(plan: Deployment, say: Callable[[str], None]) -> list[Verdict]:
-    """Prove the folder that is in place once more, now perhaps on levels that were skipped; changes nothing."""
+def prove(plan: Deployment, say: Callable[[str], None]) -> Iterator[Verdict]:
+    """Prove the folder that is in place once more, now perhaps on levels that were skipped; changes nothing.
+
+    Yields each verdict when it is found, the failed one (see ``refuse``) last.
+    """
     if not plan.place.folder.exists():
         raise UserError(
             tr(
@@ -174,19 +182,28 @@ def prove(plan: Deployment, say: Callable[[str], None]) -> list[Verdict]:
             )
         )
     subject = _subject(plan, plan.place.folder)
-    return _prove(itertools.chain(proof.run(subject), proof.run(subject, after_commit=True)), say)
+    for after_commit in (False, True):
+        for verdict in proof.run(subject, after_commit=after_commit):
+            say(sentences.line(verdict.facts, prove=plan.run.command("prove")))
+            yield verdict
+            if verdict.verdict == "failed":
+                return
 
 
-def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None]) -> list[Verdict]:
+def refuse(verdict: Verdict) -> None:
+    """A failed verdict is a UserError."""
+    if verdict.verdict == "failed":
+        name, note = sentences.name(verdict.facts), sentences.note(verdict.facts)
+        raise UserError(tr("refused at {level} ({name}): {note}", level=verdict.level, name=name, note=note))
+
+
+def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None], run: Run) -> list[Verdict]:
     """Say each verdict as it comes; the first failed one is a UserError."""
     seen = []
     for verdict in verdicts:
-        row = verdict.facts
-        say(sentences.line(row))
+        say(sentences.line(verdict.facts, prove=run.command("prove")))
         seen.append(verdict)
-        if verdict.verdict == "failed":
-            name, note = sentences.name(row), sentences.note(row)
-            raise UserError(tr("refused at {level} ({name}): {note}", level=verdict.level, name=name, note=note))
+        refuse(verdict)
     return seen
 
 
@@ -201,7 +218,7 @@ def _offer_preset(plan: Deployment) -> str:
 def _subject(plan: Deployment, staged: Path) -> Subject:
     run = plan.run
     pictures = run.path / "canaries"
-    asked = canaries.built_in(pictures, run.system_prompt)
+    asked = canaries.built_in(pictures, run.system_prompt, plan.base.sees)
     asked += canaries.from_predictions(run.path / PREDICTIONS, pictures)
     recorded = references.record(plan.base, run.path, asked, plan.system_prompt)
     return Subject(
@@ -212,12 +229,13 @@ def _subject(plan: Deployment, staged: Path) -> Subject:
         references=recorded,
         key=plan.key,
         home=plan.home,
+        remote=plan.remote,
     )
 
 
 def _card(plan: Deployment) -> str:
     run = plan.run
-    return modelcard.write(plan.key, run.training, run.evaluation, run.manifest, plan.matrices)
+    return modelcard.write(plan.key, run.training, run.evaluation, run.manifest, plan.matrices, plan.base.sees)
 
 
 def _results(plan: Deployment, listing: list[dict[str, Any]], verdicts: list[Verdict]) -> dict[str, Any]:

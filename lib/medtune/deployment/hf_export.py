@@ -1,12 +1,13 @@
 """A deployed MLX folder in Hugging Face's layout: PyTorch's names and axes, bf16; for llama.cpp's conversion to GGUF.
 
-What mlx-vlm does when it reads such a folder, backwards: the parts have other names (`model.families`), a convolution
-has its channels second, and experts lie in two packed tensors.
+What mlx-vlm or mlx-lm does when it reads such a folder, backwards: the parts have other names (`model.families`), a
+convolution has its channels second, and experts lie in two packed tensors, those of a text-only model each for itself.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from medtune.deployment import folder, matrices
 from medtune.deployment.matrices import Matrix
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.model import families, tensors
+from medtune.model import families, guard, tensors
 from medtune.model.families import Family
 from medtune.model.tensors import INDEX, HeaderEntry, Shard, Weights, write_shard
 
@@ -44,9 +45,10 @@ def write(source: Path, out: Path, command: str = "make deploy") -> None:
         raise UserError(
             tr("{folder}: nothing is deployed there; run `{command}` first", folder=source, command=command)
         )
-    config = files.read_json(source / "config.json")
+    guard.check(source)
+    config = files.read_object(source / "config.json")
     family = families.of(config)
-    if family.vision is None:  # experts of text-only families lie apart there; what is deployed sees
+    if family.vision and "vision_config" not in config:
         raise UserError(tr("{folder}: no vision_config, a text-only conversion; use the Qwen3-VL model", folder=source))
     if out.exists():
         raise UserError(tr("{folder}: exists; name a folder that does not", folder=out))
@@ -59,9 +61,17 @@ def write(source: Path, out: Path, command: str = "make deploy") -> None:
 
 def advice(out: Path) -> list[str]:
     """For the screen, after it is written: what it is good for."""
+    sees = "vision_config" in files.read_json(out / "config.json")
+    command = f"convert_hf_to_gguf.py {shlex.quote(str(out))}"
     return [
         tr("{folder}: the deployed model in Hugging Face's layout", folder=out),
-        tr("for GGUF, in llama.cpp: convert_hf_to_gguf.py {folder}, and again with --mmproj", folder=out),
+        tr("for GGUF, in llama.cpp: {command}, and again with --mmproj", command=command)
+        if sees
+        else tr("for GGUF, in llama.cpp: {command}", command=command),
+        tr(
+            "llama.cpp must know the tokenizer: it goes by a list, in which Qwen's own stand; one that was trained or "
+            "trimmed is refused there (BPE pre-tokenizer was not recognized)"
+        ),
     ]
 
 
@@ -103,7 +113,16 @@ def pieces(weights: Weights, quantization: dict[str, Any] | None, family: Family
 def _experts(
     weights: Weights, quantization: dict[str, Any] | None, family: Family, mlp: str, part: str
 ) -> Iterator[Piece]:
-    """A layer's `experts.gate_up_proj` (E, K, 2N), gate and up side by side, and `experts.down_proj` (E, K, N)."""
+    """A layer's `experts.gate_up_proj` (E, K, 2N), gate and up side by side, and `experts.down_proj` (E, K, N).
+
+    Of a text-only model `experts.<e>.gate_proj`, `up_proj` and `down_proj` (N, K) of each expert e.
+    """
+    if family.vision is None:
+        matrix = matrices.find(weights.tensors, quantization, f"{mlp}.switch_mlp.{part}_proj")
+        for e in range(matrix.experts):
+            name = family.hf_name(f"{mlp}.experts.{e}.{part}_proj.weight")
+            yield _piece(name, lambda e=e: whole(matrix, e), matrix.shape[1:])
+        return
     if part == "up":
         return  # written with gate
     parts, name = (("down",), "down_proj") if part == "down" else (("gate", "up"), "gate_up_proj")
@@ -120,9 +139,11 @@ def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> P
     return Piece(HeaderEntry(name, "BF16", shape), make)
 
 
-def whole(matrix: Matrix) -> mx.array:
-    """A matrix in its own shape, float32."""
-    return mx.concatenate([matrix.read(*place) for place in matrix.blocks()]).reshape(matrix.shape)
+def whole(matrix: Matrix, expert: int | None = None) -> mx.array:
+    """A matrix in its own shape, or that of one expert, float32."""
+    places = [place for place in matrix.blocks() if expert in (None, place[0])]
+    shape = matrix.shape if expert is None else matrix.shape[1:]
+    return mx.concatenate([matrix.read(*place) for place in places]).reshape(shape)
 
 
 def _plain(tensor: tensors.Tensor) -> mx.array:

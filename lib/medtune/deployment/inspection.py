@@ -31,7 +31,9 @@ class Inspection:
     @property
     def lines(self) -> list[str]:
         """For the screen: what the folder is, and each fault with its effect."""
-        return [str(self.path), *_facts(self.path), *(f"  ✗ {_said(problem)}" for problem in self.problems)]
+        unread = any(problem["fault"] in lint.UNREADABLE for problem in self.problems)
+        facts = () if unread else _facts(self.path)
+        return [str(self.path), *facts, *(f"  ✗ {_said(problem)}" for problem in self.problems)]
 
     @property
     def verdict(self) -> str:

@@ -14,17 +14,24 @@ from medtune.schemas import Source
 NOT_MEASURED = "-"
 
 
-def write(key: str, training: Receipt, evaluation: Receipt | None, manifest: Receipt | None, matrices: str) -> str:
+def write(
+    key: str,
+    training: Receipt,
+    evaluation: Receipt | None,
+    manifest: Receipt | None,
+    matrices: str,
+    sees: bool = True,
+) -> str:
     """The card as Markdown with Hugging Face's metadata; a figure that was not measured is a dash."""
     results = training.results
     parts = [
-        "---\n" + yaml.safe_dump(_metadata(results, manifest), allow_unicode=True, sort_keys=False) + "---\n",
+        "---\n" + yaml.safe_dump(_metadata(results, manifest, sees), allow_unicode=True, sort_keys=False) + "---\n",
         f"# {key.partition('/')[2]}\n",
         tr("Fine-tuned with medtune on {base}. A research aid, not a medical device.", base=_base(results)) + "\n",
         _section(tr("Made of"), _made_of(training, manifest, matrices)),
         _section(tr("Measured"), _measured(evaluation)),
-        _section(tr("Limits"), _limits(manifest)),
-        _section(tr("Use"), _use(key)),
+        _section(tr("Limits"), _limits(manifest, sees)),
+        _section(tr("Use"), _use(key, sees)),
     ]
     return "\n".join(parts)
 
@@ -39,14 +46,14 @@ def _license(manifest: Receipt | None) -> str:
     return manifest.results.get("license", "unknown") if manifest else "unknown"
 
 
-def _metadata(results: dict[str, Any], manifest: Receipt | None) -> dict[str, Any]:
+def _metadata(results: dict[str, Any], manifest: Receipt | None, sees: bool) -> dict[str, Any]:
     spdx = _license(manifest).lower()
     listed = spdx == "unknown" or (spdx in LICENSES and " " not in spdx)  # Hugging Face's own names have no spaces
     return {
         **({"license": spdx} if listed else {"license": "other", "license_name": _license(manifest)}),
         "base_model": _base(results),
         "base_model_relation": "finetune",
-        "pipeline_tag": "image-text-to-text",
+        "pipeline_tag": "image-text-to-text" if sees else "text-generation",
         "library_name": "mlx",
         "language": ["zh", "en"],
         "tags": ["mlx", "medical", "lora"],
@@ -76,7 +83,10 @@ def _made_of(training: Receipt, manifest: Receipt | None, matrices: str) -> list
         ),
     ]
     sources = manifest.results.get("sources", []) if manifest else []
-    said += [f"{source['path'].rpartition('/')[2]}: {source['records']}, {source['license']}" for source in sources]
+    said += [
+        tr("source {n}: {records} records, {license}", n=n, records=source["records"], license=source["license"])
+        for n, source in enumerate(sources, 1)  # not by name: a raw file may be called after a patient
+    ]
     return [f"- {line}" for line in said]
 
 
@@ -105,24 +115,27 @@ def _standards(manifest: Receipt | None) -> str:
     return tr("Reference ranges and gradings follow: {standards}. Guidelines change.", standards=", ".join(named))
 
 
-def _limits(manifest: Receipt | None) -> list[str]:
+def _limits(manifest: Receipt | None, sees: bool) -> list[str]:
+    images = (
+        tr("It reads photographs of reports and standard images; it was not tested as a diagnostic reader of films."),
+        tr("Images are shrunk by LM Studio to its own limit (1024 pixels by default) before the model sees them."),
+    )
     said = (
         tr(
             "It can be wrong, also where it sounds sure. It does not replace a doctor; in an emergency call 120 or 112."
         ),
-        tr("It reads photographs of reports and standard images; it was not tested as a diagnostic reader of films."),
+        *(images if sees else ()),
         _standards(manifest),
-        tr("Images are shrunk by LM Studio to its own limit (1024 pixels by default) before the model sees them."),
     )
     return [f"- {line}" for line in said]
 
 
-def _use(key: str) -> list[str]:
+def _use(key: str, sees: bool) -> list[str]:
     return [
         tr("LM Studio: My Models, choose `{key}`, in the chat's sidebar the preset of the same name.", key=key),
         "",
         "```sh",
-        "mlx_vlm.server --model . --port 8080   # text and images, OpenAI API",
-        "mlx_lm.server --model . --port 8080    # text only",
+        *(["mlx_vlm.server --model . --host 127.0.0.1 --port 8080   # text and images, OpenAI API"] if sees else []),
+        "mlx_lm.server --model . --host 127.0.0.1 --port 8080    # text only",
         "```",
     ]

@@ -31,9 +31,11 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
     images: list[Path] = field(default_factory=list)  # of all turns, in order
     waiting: list[Path] = field(default_factory=list)  # shown with the next question
+    max_edge: int | None = None  # pixels to which an image is shrunk; None: as its training did
 
     def __post_init__(self) -> None:
-        self.renderer, self.model = Renderer(self.base, self.run.max_image_edge), TunedModel(self.base)
+        edge = self.run.max_image_edge if self.max_edge is None else self.max_edge
+        self.renderer, self.model = Renderer(self.base, edge), TunedModel(self.base)
 
     def show(self, path: Path) -> None:
         """Show an image with the next question; a UserError where it is none."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from medtune import checks, files
+from medtune import checks, files, origin
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.evaluation import items
@@ -14,7 +14,7 @@ from medtune.evaluation.items import Item
 from medtune.evaluation.predictions import Side
 from medtune.i18n import tr
 from medtune.model.base import Base
-from medtune.receipt import TRAINING
+from medtune.receipt import MANIFEST, TRAINING
 from medtune.records import DIMENSIONS
 from medtune.run import WEIGHTS, Run
 from medtune.schemas import EvalConfig
@@ -63,19 +63,32 @@ class ModelPair:
 
         What an imported adapter was trained on is not known: it takes any data.
         """
+        if not (data / MANIFEST).exists():
+            raise UserError(
+                tr(
+                    "{run}: the data set {data} is not here, and without it nothing can be tested; copy its folder "
+                    "here, or prepare it again: `{command}`",
+                    run=self.run.path,
+                    data=data,
+                    command=origin.of_folder("data", data),
+                )
+            )
         dataset = Dataset.open(data)
         recorded = self.run.training.results.get("dataset")
         if recorded and dataset.hash != recorded["hash"]:  # else the test split may have been trained on
             raise UserError(
                 tr(
-                    "{data}: not the data set {run} was trained on; train again, or name that one ({path})",
+                    "{data}: not the data set {run} was trained on, or no longer as it was ({path}); bring that back, "
+                    "or train on this one in another folder: `{command}`",
                     data=data,
                     run=self.run.path,
                     path=recorded["path"],
+                    command=origin.command("train", files.beside(self.run.path), self.run.origin),
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)
-        chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
+        if settings.bench is not None:
+            chosen += items.of_bench(Path(settings.bench), self.run.system_prompt)
         items.check_checks(chosen)
         return chosen
 

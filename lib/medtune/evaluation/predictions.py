@@ -86,7 +86,7 @@ def _row(item: Item, side: Side, prediction: Prediction) -> str:
         "split": item.split,
         "dim": item.dim,
         "prompt": [message.model_dump() for message in item.prompt],
-        "images": [str(path) for path in item.images],
+        "images": files.without_home([str(path) for path in item.images]),
         "reference": item.reference,
         **asdict(prediction),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,10 @@ from medtune.evaluation.scoring import Judged
 from medtune.i18n import tr
 
 COLUMNS = ("id", "dimension", "question", "images", "answer_1", "answer_2", "better", "note", "key")
+KEY = "k"  # before the key: twelve digits would become a number, and 12e45678 one with many zeros
+_BLANK = r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]"
+FORMULA = re.compile(rf"[\t\r\n]|{_BLANK}*[=+\-@＝＋－＠﹦﹢﹣﹫]")
+FORMULA_INSIDE = re.compile(rf"([;；\t\r\n]{_BLANK}*)([=@＝＠﹦﹫])")
 Winner = Literal["baseline", "tuned", "tie"]
 
 
@@ -52,15 +57,15 @@ def answered(path: Path) -> bool:
 
 def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Review]:
     """The filled rows of a sheet (``better``: 1, 2 or 0 for a tie; empty rows are left out)."""
-    known = {one.item.id: one for one in judged}
+    known = {_key(one, seed): one for one in judged}
     problems: list[str] = []
     found: list[Review] = []
     for number, row in _rows(path):
         better = (row["better"] or "").strip()
-        one = known.get(row["id"] or "")
+        one = known.get((row["key"] or "").removeprefix(KEY))
         if not better:
             continue
-        if one is None or row["key"] != _key(one, seed):
+        if one is None:
             problems.append(tr("line {n}: the answers to {id} are no longer those of this run", n=number, id=row["id"]))
         elif better not in ("0", "1", "2"):
             problems.append(tr("line {n}: better is '{value}'; write 1, 2 or 0", n=number, value=better))
@@ -114,21 +119,26 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
 def _row(one: Judged, seed: int) -> dict[str, str]:
     first, second = _order(one, seed)
     return {
-        "id": one.item.id,
+        "id": _safe(one.item.id),
         "dimension": one.item.dim,
         "question": _safe(one.item.question),
-        "images": " ".join(str(path) for path in one.item.images),
+        "images": _safe(" ".join(str(path) for path in one.item.images)),
         "answer_1": _safe(getattr(one, first).answer),
         "answer_2": _safe(getattr(one, second).answer),
         "better": "",
         "note": "",
-        "key": _key(one, seed),
+        "key": KEY + _key(one, seed),
     }
 
 
 def _safe(text: str) -> str:
-    """A spreadsheet takes a text that begins so for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    """The text as a cell that no spreadsheet takes for a formula.
+
+    It would take one that begins so, after blanks and in full width too, and where a semicolon or a tab separates the
+    cells, as in much of Europe, a part of one.
+    """
+    inside = FORMULA_INSIDE.sub(r"\1'\2", text)
+    return f"'{inside}" if FORMULA.match(text) else inside
 
 
 def _key(one: Judged, seed: int) -> str:

@@ -16,11 +16,12 @@ from mlx_lm.models import switch_layers as text_layers
 from mlx_vlm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medtune import files
-from medtune.errors import UserError, raise_all
+from medtune import config_errors, files
+from medtune.errors import UserError, is_out_of_memory, raise_all
 from medtune.i18n import tr
-from medtune.model import arrays
+from medtune.model import arrays, libraries
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.claim import MARK
@@ -60,20 +61,31 @@ class AdapterConfig:
     def read(cls, folder: Path) -> AdapterConfig:
         """Read a folder's adapter_config.json; one that does not name full paths is refused."""
         path = folder / CONFIG
-        raw = files.read_json(path)
-        parameters = raw.get("lora_parameters", {})
-        missing = [key for key in ("rank", "scale", "keys") if key not in parameters]
+        raw = files.read_object(path)
+        parameters = raw.get("lora_parameters")
+        missing = [key for key in ("rank", "scale", "keys") if key not in (parameters or {})]
         if missing:
             raise UserError(
                 f"{path}: lora_parameters lacks {', '.join(missing)}; import it with tools/import_adapter.py"
             )
-        return cls(
-            rank=int(parameters["rank"]),
-            scale=float(parameters["scale"]),
-            dropout=float(parameters.get("dropout", 0.0)),
-            keys=tuple(parameters["keys"]),
-            dora=raw.get("fine_tune_type") == "dora",
-        )
+        try:
+            stated = _Stated.model_validate(parameters)
+        except ValidationError as error:
+            raise_all(config_errors.problems(error, _Stated, {}), f"{path}: lora_parameters")
+            raise
+        dora = raw.get("fine_tune_type") == "dora"
+        return cls(stated.rank, float(stated.scale), float(stated.dropout), tuple(stated.keys), dora)
+
+
+class _Stated(BaseModel):
+    """What `lora_parameters` must be."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    rank: int = Field(ge=1, le=2**16)
+    scale: float
+    dropout: float = Field(0.0, ge=0, lt=1)
+    keys: list[str] = Field(min_length=1)
 
 
 def scale_of(lora: Lora) -> float:
@@ -138,7 +150,19 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
         raise UserError(tr("{path}: no such adapter file; bring it back or train again", path=path)) from None
     except UserError:
         raise UserError(tr("{path}: damaged; bring it back or train again", path=path)) from None
-    stored: Any = mx.load(str(path))
+    return load_arrays(path)
+
+
+def load_arrays(path: Path) -> dict[str, mx.array]:
+    """MLX's arrays of a safetensors file whose header is sound; a UserError where MLX knows a type of it not."""
+    try:
+        stored: Any = mx.load(str(path))
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            tr("{path}: cannot be read ({error}); download the model again", path=path, error=libraries.shown(error))
+        ) from None
     return stored
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +12,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from medtune import files
-from medtune.errors import UserError
+from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.model import families
+from medtune.model import families, guard, libraries
 from medtune.model.families import Family
 from medtune.model.tensors import Shard
 
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
     import mlx.nn as nn
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+IMAGES, PROCESSORS = "preprocessor_config.json", "processor_config.json"
+PROCESSOR_FILES = (IMAGES, PROCESSORS)
+PARTS = {IMAGES: "image_processor", "video_preprocessor_config.json": "video_processor"}  # of transformers 5's one file
 ALLOW_DOWNLOAD = "MEDTUNE_ALLOW_DOWNLOAD"
+LONGEST_TEMPLATE = 2**22  # bytes; the longest have some 20 KiB
 SAMPLES, SAMPLE_BYTES = 64, 2**20  # of each weight file, hashed
 
 
 def _checked(name: str, folder: Path) -> Base:
     if not (folder / "config.json").exists():
         raise UserError(tr("{folder}: not a model folder (no config.json); name the folder that has it", folder=folder))
+    guard.check(folder)
     return Base(name, folder)
 
 
@@ -36,6 +42,15 @@ def _lmstudio_folder(key: str) -> Path | None:
 
     models = lmstudio.models_folder()
     return models / key if models else None
+
+
+def _moved(name: str) -> Base | None:
+    """The model in a path that is not here, of another machine perhaps, if LM Studio has one of the same name."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() or len(folder.parts) < 3:  # what has fewer is a key or an id, which `find` knows
+        return None
+    place = _lmstudio_folder("/".join(folder.parts[-2:]))
+    return _checked(name, place) if place and place.is_dir() else None
 
 
 def _hub_folder(name: str) -> Path | None:
@@ -55,9 +70,26 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
+        with _online():
+            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
     except (HfHubHTTPError, OSError) as error:
         raise UserError(tr("{name}: the download failed ({error})", name=name, error=error)) from error
+
+
+class NotHere(UserError):
+    """No folder of this name; one that is there and refused is a UserError of another kind."""
+
+
+@contextmanager
+def _online() -> Iterator[None]:
+    """The one moment at which Hugging Face's libraries may open a connection."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = False
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = True
 
 
 @dataclass(frozen=True)
@@ -84,7 +116,7 @@ class Base:
                 looked += [str(place)] if place else []
             if os.environ.get(ALLOW_DOWNLOAD) == "1":
                 return _checked(name, _download(name))
-        raise UserError(
+        raise NotHere(
             tr(
                 "{name}: no such model here (looked in {places}); download it in LM Studio, or run the same make "
                 "command with ALLOW_DOWNLOAD=1",
@@ -96,7 +128,8 @@ class Base:
     @classmethod
     def of_training(cls, results: dict[str, Any]) -> Base:
         """The base model that a training's results name; a UserError where its weights or template are others now."""
-        base = cls.find(results["base_model"]["name"])
+        name = results["base_model"]["name"]
+        base = _moved(name) or cls.find(name)
         problems = []
         if base.weights_hash != results["base_model"]["hash"]:
             problems.append(tr("not the weights of the training"))
@@ -109,7 +142,7 @@ class Base:
     @cached_property
     def config(self) -> dict[str, Any]:
         """config.json."""
-        return files.read_json(self.path / "config.json")
+        return files.read_object(self.path / "config.json")
 
     @cached_property
     def tokenizer_hash(self) -> str:
@@ -133,7 +166,7 @@ class Base:
         Reading all of a 17 GB model would cost a minute at every start; up to 64 MiB a file is read whole. A file that
         was cut short is a UserError.
         """
-        shards = sorted(self.path.glob("*.safetensors"))
+        shards = sorted(self.path.glob("[!.]*.safetensors"))
         if not shards:
             raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=self.path))
         return files.hash_of([self.config, [[shard.name, _sampled_hash(shard)] for shard in shards]])
@@ -143,10 +176,10 @@ class Base:
         """The Jinja text of the conversation format, from wherever the model keeps it."""
         jinja = self.path / "chat_template.jinja"
         if jinja.exists():
-            return files.read_text(jinja)
-        for name in ("chat_template.json", "tokenizer_config.json"):
+            return files.read_text(jinja, LONGEST_TEMPLATE)
+        for name in ("chat_template.json", "tokenizer_config.json", PROCESSORS):
             if (self.path / name).exists():
-                template = files.read_json(self.path / name).get("chat_template")
+                template = files.read_object(self.path / name).get("chat_template")
                 if isinstance(template, str):
                     return template
         raise UserError(tr("{folder}: no chat template; download the model again", folder=self.path))
@@ -166,33 +199,74 @@ class Base:
         """Whether it has a vision tower; LM Studio tells by the same key."""
         return "vision_config" in self.config
 
+    def processor_part(self, name: str) -> dict[str, Any] | None:
+        """What the file ``name`` holds; transformers 5 writes it as a part of processor_config.json. None: nothing."""
+        if (self.path / name).exists():
+            return files.read_object(self.path / name)
+        if name not in PARTS or not (self.path / PROCESSORS).exists():
+            return None
+        return files.read_object(self.path / PROCESSORS).get(PARTS[name])
+
     def processor(self) -> Any:
         """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
-        if self.sees:
-            from mlx_vlm.utils import load_processor
+        with libraries.reading(self.path, lambda: libraries.damaged_tokenizer(self.path)):
+            if self.sees:
+                from mlx_vlm.utils import load_processor
 
-            return load_processor(self.path, add_detokenizer=False)
-        from transformers import AutoTokenizer
+                found = load_processor(self.path.resolve(), add_detokenizer=False, trust_remote_code=False)
+            else:
+                from transformers import AutoTokenizer
 
-        return SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(self.path), image_processor=None)
+                tokenizer = AutoTokenizer.from_pretrained(self.path.resolve(), trust_remote_code=False)
+                found = SimpleNamespace(tokenizer=tokenizer, image_processor=None)
+        self._check_processor(found)
+        return found
 
     def load(self) -> nn.Module:
         """The model, lazily loaded, in inference mode, in the dtype this machine computes in."""
         from medtune.model import runtime
 
-        if self.sees:
-            from mlx_vlm.utils import load_model
+        guard.check(self.path)
+        _ = self.family, [Shard.open(path) for path in self.path.glob("*.safetensors")]  # what may be loaded is known
+        with libraries.reading(self.path):
+            if self.sees:
+                from mlx_vlm.utils import load_model
 
-            model = load_model(self.path, lazy=True)
-        else:
-            from mlx_lm.utils import load_model as load_text_model
+                model = load_model(self.path.resolve(), lazy=True, trust_remote_code=False)
+            else:
+                from mlx_lm.utils import load_model as load_text_model
 
-            model, _ = load_text_model(self.path, lazy=True)
+                model, _ = load_text_model(self.path.resolve(), lazy=True, trust_remote_code=False)
         dtype = runtime.compute_dtype()
         if dtype is not None:
             model.set_dtype(dtype)
         model.eval()
         return model
+
+    def _check_processor(self, found: Any) -> None:
+        """Refuse a tokenizer that is slow or none, and patches of another size than the vision tower's."""
+        problems = []
+        if getattr(getattr(found, "tokenizer", None), "backend_tokenizer", None) is None:
+            problems.append(tr("no tokenizer.json that can be used; download the model again"))
+        if self.sees:
+            tower, seen = self.config["vision_config"], getattr(found, "image_processor", None)
+            for key, theirs in (
+                ("patch_size", "patch_size"),
+                ("temporal_patch_size", "temporal_patch_size"),
+                ("merge_size", "spatial_merge_size"),
+            ):
+                here, wanted = getattr(seen, key, None), tower.get(theirs)
+                if wanted is not None and here != wanted:
+                    problems.append(
+                        tr(
+                            "the image processor's {key} is {found}, the vision tower's {wanted}; download the model "
+                            "again",
+                            key=key,
+                            found=here,
+                            wanted=wanted,
+                        )
+                    )
+        raise_all(problems, str(self.path))
 
     def _hash(self, names: tuple[str, ...]) -> str:
         return files.hash_of([[name, files.sha256(self.path / name)] for name in names if (self.path / name).exists()])

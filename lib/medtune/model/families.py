@@ -16,6 +16,7 @@ from medtune.i18n import tr
 QKV = ("q_proj", "k_proj", "v_proj")
 ATTENTION = (*QKV, "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")  # all state
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class Vision:
     patch_bias: bool = False  # whether the patch embedding has a bias
     norm_bias: bool = True
     mergers: tuple[str, str] = ("merger", "deepstack_merger_list")  # what follows the blocks, and what deepstack adds
+    # LM Studio's engine rewrites preprocessor_config.json when it loads some (mlx-engine 08f0c07, 2026-08-21):
+    app_drops_size: bool = False  # its `size`
+    app_processor: tuple[str, str] = ("", "")  # the image_processor_type it replaces, and by which
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Keys that vision_config states."""
+        inner = () if self.ratio else (self.inner,)
+        positions = (self.positions,) if self.positions else ()
+        return (self.hidden, self.out, *inner, *positions, "num_heads", "depth", "spatial_merge_size", "patch_size")
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Family:
     library: Library
     vision: Vision | None = None  # None: text only
     head_norms: bool = False  # queries and keys are normalised head by head
+    older_names: bool = False  # whether its published models have the names of transformers 4.51 and before
     tied: bool = False  # whether the head is the embedding where config.json does not say
     biased: tuple[str, ...] = ()  # projections with a bias
     biased_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # those with one where config.json has a key
@@ -126,7 +138,8 @@ class Family:
 
     def hf_name(self, name: str) -> str:
         """Hugging Face's name of an MLX module or tensor; a UserError where it has none."""
-        for ours, theirs in self.library.names:
+        names = self.library.names[::-1] if self.older_names else self.library.names
+        for ours, theirs in names:
             if name.startswith(ours):
                 return theirs + name.removeprefix(ours)
         raise UserError(tr("{name}: no such tensor in Hugging Face's layout", name=name))
@@ -140,9 +153,16 @@ QWEN3_VISION = Vision(
     levels="deepstack_visual_indexes",
     patch_bias=True,
 )
-QWEN2_5_VISION = Vision(merger=QWEN2_MERGER, mlp=MLP, norm_bias=False)
+QWEN2_5_VISION = Vision(
+    merger=QWEN2_MERGER, mlp=MLP, norm_bias=False, app_processor=("Qwen2_5_VLImageProcessor", "Qwen2VLImageProcessor")
+)
 QWEN2_VISION = Vision(  # its `hidden_size` is the language model's
-    merger=QWEN2_MERGER, mlp=("fc1", "fc2"), hidden="embed_dim", ratio="mlp_ratio", out="hidden_size"
+    merger=QWEN2_MERGER,
+    mlp=("fc1", "fc2"),
+    hidden="embed_dim",
+    ratio="mlp_ratio",
+    out="hidden_size",
+    app_drops_size=True,
 )
 
 FAMILIES = {
@@ -150,8 +170,8 @@ FAMILIES = {
     for family in (
         Family("qwen3_vl", MLX_VLM, QWEN3_VISION, head_norms=True),
         Family("qwen3_vl_moe", MLX_VLM, QWEN3_VISION, head_norms=True),
-        Family("qwen2_5_vl", MLX_VLM, QWEN2_5_VISION, tied=True, biased=QKV),
-        Family("qwen2_vl", MLX_VLM, QWEN2_VISION, biased=QKV),
+        Family("qwen2_5_vl", MLX_VLM, QWEN2_5_VISION, older_names=True, tied=True, biased=QKV),
+        Family("qwen2_vl", MLX_VLM, QWEN2_VISION, older_names=True, biased=QKV),
         Family("qwen3", MLX_LM, head_norms=True),
         Family("qwen3_moe", MLX_LM, head_norms=True),
         Family("qwen2", MLX_LM, tied=True, biased=QKV),

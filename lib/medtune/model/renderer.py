@@ -1,23 +1,16 @@
-"""A conversation as the model sees it: tokens by the base's own template, and the weight of each token to be learned.
-
-Text of people never becomes a special token: only the template's own text may. Between two special tokens, the
-template's text and the content are tokenised together, so that ordinary conversations get exactly the tokens that
-LM Studio gives them.
-"""
+"""A conversation as the model sees it: tokens by the base's own template, and the weight of each that is learned."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from PIL import Image
 
 from medtune import files
@@ -25,11 +18,12 @@ from medtune.dataset import again
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, ImageError, upright_rgb
-from medtune.model import padding
+from medtune.model import padding, templates
 from medtune.model.base import Base
-from medtune.records import IMAGE_MARKER, Message, Record
+from medtune.model.transcript import Transcriber, Way
+from medtune.records import Message, Record, Span
 
-CONTENT = re.compile("\ue000(\\d+)\ue001")  # stands for a content while the template is rendered
+FORM = 2  # of what is made of a record; whoever keeps it makes it again where this is another
 
 
 @dataclass(frozen=True)
@@ -65,15 +59,6 @@ class Example:
         return int(np.count_nonzero(self.token_weights))
 
 
-@dataclass
-class _Piece:
-    """Either one special token or a run of text with, per character range, the message it comes from."""
-
-    special: int | None = None
-    text: str = ""
-    owners: list[tuple[int, int, int]] = field(default_factory=list)  # (start, end, message index)
-
-
 class Renderer:
     """Turns records and prompts into examples with one base model's tokenizer, template and image processor.
 
@@ -83,13 +68,12 @@ class Renderer:
 
     def __init__(self, base: Base, max_edge: int | None = None) -> None:
         self.base, self.max_edge = base, max_edge
-        self.processor: Any = base.processor()
+        with templates.tried(base.chat_template, base.path):
+            self.processor: Any = base.processor()
         self.tokenizer: Any = self.processor.tokenizer
         self._encoder = self.tokenizer.backend_tokenizer
         self._encoder.encode_special_tokens = True  # special tokens spelled out in a content stay text
-        added = self.tokenizer.added_tokens_decoder
-        self._special = {str(token): index for index, token in added.items() if token.special}
-        self._special_pattern = re.compile("|".join(re.escape(text) for text in sorted(self._special, key=len)[::-1]))
+        self._transcriber = Transcriber(base, self.tokenizer)
         self.image_token = int(base.config.get("image_token_id", -1))
 
     @property
@@ -108,39 +92,55 @@ class Renderer:
         term instead.
         """
         images = tuple(root / name for name in record.images)
-        pieces = self._pieces(record.messages, generation_prompt=False)
+        ways = self._transcriber.ways(record.messages, record.spans)
+        made = next(found for way in ways if (found := self._tokens(record, way)))
+        about = {"dim": record.dim, "label": record.label, "content": record.hash}
+        return self._example(record.id, *made, images, **about)
+
+    def _tokens(self, record: Record, way: Way) -> tuple[list[int], list[float], list[bool]] | None:
+        """Tokens, their weights, and which are the last answer's.
+
+        None where a token reaches from the template's text into an answer: when served, the prompt ends before it.
+        """
         last = len(record.messages) - 1
+        spoken = {index for index, message in enumerate(record.messages) if message.role == "assistant"}
         tokens: list[int] = []
         token_weights: list[float] = []
         answer: list[bool] = []
-        speaker = -1  # the message the text before a special token belongs to
-        for piece in pieces:
+        for piece in way.pieces:
             if piece.special is not None:
-                ends_answer = speaker >= 0 and record.messages[speaker].role == "assistant"
                 tokens.append(piece.special)
-                token_weights.append(float(record.label) if ends_answer else 0.0)
-                answer.append(ends_answer and speaker == last)
-                speaker = -1
+                token_weights.append(float(record.label) if piece.owner in spoken else 0.0)
+                answer.append(piece.owner == last)
                 continue
             encoding = self._encoder.encode(piece.text, add_special_tokens=False)
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-                owner, offset = _owner(piece, start, end)
+                found = piece.owned(start, end)
+                learned = found.owner in spoken
+                if learned and start < found.start and way.strict:
+                    return None
                 tokens.append(token)
-                token_weights.append(_weight(record, owner, start - offset, end - offset))
-                answer.append(owner == last)
-            speaker = piece.owners[-1][2] if piece.owners else -1
-        about = {"dim": record.dim, "label": record.label, "content": record.hash}
-        return self._example(record.id, tokens, token_weights, answer, images, **about)
+                marked = way.spans if found.owner == last else ()
+                weight = _weight(marked, start - found.offset, end - found.offset, float(record.label))
+                token_weights.append(weight if learned else 0.0)
+                answer.append(found.owner == last)
+        return tokens, token_weights, answer
 
     def prompt(self, messages: Sequence[Message], images: Sequence[Path] = ()) -> Example:
         """A conversation that waits for the assistant's turn, as an example without weights."""
         tokens: list[int] = []
-        for piece in self._pieces(messages, generation_prompt=True):
+        for piece in self._transcriber.prompt(messages):
             if piece.special is not None:
                 tokens.append(piece.special)
             else:
                 tokens += self._encoder.encode(piece.text, add_special_tokens=False).ids
         return self._example("", tokens, [0.0] * len(tokens), [False] * len(tokens), tuple(images))
+
+    def as_served(self, record: Record, example: Example) -> bool:
+        """Whether the example is, to the token, the prompt that is served and then the answer as it is written."""
+        start = int(np.argmax(example.answer))
+        prompt = self.prompt(record.prompt, example.images).tokens
+        return np.array_equal(example.tokens[:start], prompt) and self._transcriber.begins(record.messages)
 
     def pixels(self, example: Example) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Patches (P, C * t * p * p) float32 of all images in order and their grids (N, 3), or (None, None)."""
@@ -185,44 +185,6 @@ class Renderer:
         known = [int(i) for i in ids if int(i) < len(self.tokenizer)]
         return self.tokenizer.decode(known, skip_special_tokens=True)
 
-    def _pieces(self, messages: Sequence[Message], generation_prompt: bool) -> list[_Piece]:
-        slots: list[tuple[str, int]] = []
-        turns = [_with_slots(index, message, slots) for index, message in enumerate(messages)]
-        rendered = self._rendered(turns, generation_prompt)
-        pieces = [_Piece()]
-        for position, part in enumerate(CONTENT.split(rendered)):
-            if position % 2:  # a content
-                text, owner = slots[int(part)]
-                start = len(pieces[-1].text)
-                pieces[-1].text += text
-                pieces[-1].owners.append((start, start + len(text), owner))
-            else:
-                self._add_template_text(pieces, part)
-        return [piece for piece in pieces if piece.special is not None or piece.text or piece.owners]
-
-    def _rendered(self, turns: list[dict[str, Any]], generation_prompt: bool) -> str:
-        template = self.base.chat_template
-        try:
-            return self.tokenizer.apply_chat_template(
-                turns, chat_template=template, tokenize=False, add_generation_prompt=generation_prompt
-            )
-        except TemplateError as error:
-            raise UserError(
-                tr(
-                    "{folder}: its chat template does not render ({error}); bring it back or download the model again",
-                    folder=self.base.path,
-                    error=error.message,
-                )
-            ) from None
-
-    def _add_template_text(self, pieces: list[_Piece], text: str) -> None:
-        last = 0
-        for match in self._special_pattern.finditer(text):
-            pieces[-1].text += text[last : match.start()]
-            pieces += [_Piece(special=self._special[match.group()]), _Piece()]
-            last = match.end()
-        pieces[-1].text += text[last:]
-
     def _example(
         self,
         name: str,
@@ -249,36 +211,6 @@ class Renderer:
         )
 
 
-def _weight(record: Record, owner: int, start: int, end: int) -> float:
-    """Weight of the token over characters [start, end) of message ``owner`` (-1: the template's own text)."""
-    if owner < 0 or record.messages[owner].role != "assistant":
-        return 0.0
-    if owner == len(record.messages) - 1:
-        for span in record.spans:
-            if start < span.end and end > span.start:
-                return span.weight
-    return float(record.label)
-
-
-def _with_slots(index: int, message: Message, slots: list[tuple[str, int]]) -> dict[str, Any]:
-    """The message for the template, each text replaced by a slot; ``slots`` gains (text, message index)."""
-
-    def slot(text: str) -> str:
-        slots.append((text, index))
-        return f"\ue000{len(slots) - 1}\ue001"
-
-    if message.role != "user" or IMAGE_MARKER not in message.content:
-        return {"role": message.role, "content": slot(message.content)}
-    parts: list[dict[str, str]] = []
-    for position, text in enumerate(message.content.split(IMAGE_MARKER)):
-        parts += [{"type": "image"}] if position else []
-        parts += [{"type": "text", "text": slot(text)}] if text else []
-    return {"role": message.role, "content": parts}
-
-
-def _owner(piece: _Piece, start: int, end: int) -> tuple[int, int]:
-    """The message whose text the characters [start, end) of a piece overlap, and where that text starts."""
-    for first, last, owner in piece.owners:
-        if start < last and end > first:
-            return owner, first
-    return -1, 0
+def _weight(spans: Sequence[Span], start: int, end: int, usual: float) -> float:
+    """Weight of the token over characters [start, end) of an answer with these spans."""
+    return next((span.weight for span in spans if start < span.end and end > span.start), usual)

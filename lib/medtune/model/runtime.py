@@ -5,8 +5,11 @@ Import this module and call ``start`` before anything imports ``mlx.core``.
 
 from __future__ import annotations
 
+from medtune.start import quitting
+
 import importlib
 import re
+import resource
 import sys
 from functools import cache
 from importlib import metadata
@@ -19,6 +22,11 @@ from medtune.model.families import FAMILIES
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+LEAST_FILES, ENOUGH_FILES = (
+    128,
+    1024,
+)  # open at a time: a library has some hundred files, a data set's are opened in turn
 
 # What the code calls, by the distribution that has it: (distribution, module, attribute).
 USED = (
@@ -41,11 +49,13 @@ USED = (
 @cache
 def start() -> str:
     """Speed up the CPU where it computes, probe the libraries, print one line and return it; once per process."""
+    _allow_files()
     multiplier = blas.load()
-    probe()
-    import mlx.core as mx
+    with quitting():
+        probe()
+        import mlx.core as mx
 
-    from medtune.model import cpu
+        from medtune.model import cpu
 
     cpu.install()
 
@@ -54,6 +64,18 @@ def start() -> str:
     line = f"{names} · {device}{f' · {multiplier}' if multiplier else ''}"
     print(line, flush=True)
     return line
+
+
+def _allow_files() -> None:
+    """Let this process open as many files as the libraries need; a UserError where the system does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < ENOUGH_FILES and (hard == resource.RLIM_INFINITY or hard > soft):
+        soft = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < LEAST_FILES:
+        raise UserError(
+            tr("only {n} files may be open at a time; run `ulimit -n {enough}` first", n=soft, enough=ENOUGH_FILES)
+        )
 
 
 def probe() -> None:
@@ -78,6 +100,8 @@ def probe() -> None:
 def _has(module: str, name: str) -> bool:
     try:
         return hasattr(importlib.import_module(module), name)
+    except MemoryError:
+        raise
     except Exception:  # half installed, or beside a library of another version, it may fail with anything
         return False
 

@@ -21,7 +21,10 @@ from medtune.i18n import tr
 INDEX = "model.safetensors.index.json"
 FORMAT = {"format": "mlx"}  # without it LM Studio's indexer takes the folder for a PyTorch model, or for none
 WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U32": 4, "I16": 2, "U16": 2, "I8": 1, "U8": 1}
-WIDTH |= {"BOOL": 1, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
+WIDTH |= {"BOOL": 1, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}
+NARROW = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}  # bits; types of the format that nothing here computes with
+MOST_AXES = 16
+PADDING = 64  # bytes between two tensors; the reference implementation allows none
 CHUNK = 2**22  # bytes read at once
 LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
@@ -73,17 +76,30 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path) -> Shard:
-        """Read the header; a file that is no safetensors file, or is cut short, is a UserError."""
+        """Read the header; a file that is no safetensors file, whose tensors do not lie one after the other in the
+        size their shapes give, or that is cut short, is a UserError.
+        """
+        files.check_regular(path)
         try:
             with open(path, "rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length if length <= LONGEST_HEADER else 0))
-            metadata = header.pop("__metadata__", None)
+            metadata = _metadata(header.pop("__metadata__", None))
             found = [_tensor(path, 8 + length, name, entry) for name, entry in header.items()]
-        except (struct.error, AttributeError, KeyError, TypeError, ValueError):  # no header, or not of this form
+        except (struct.error, AttributeError, KeyError, TypeError, ValueError, RecursionError):  # not of this form
             raise UserError(tr("{path}: not a safetensors file; copy or download it again", path=path)) from None
-        tensors = sorted(found, key=lambda tensor: tensor.offset)
-        end = max((tensor.offset + tensor.nbytes for tensor in tensors), default=8 + length)
+        tensors = sorted(found, key=lambda tensor: (tensor.offset, tensor.nbytes))
+        end = 8 + length
+        for tensor in tensors:
+            if not end <= tensor.offset <= end + PADDING:
+                raise UserError(
+                    tr(
+                        "{path}: {name} does not lie where it should; copy or download it again",
+                        path=path,
+                        name=tensor.name,
+                    )
+                )
+            end = tensor.offset + tensor.nbytes
         if end != path.stat().st_size:
             raise UserError(
                 tr(
@@ -102,8 +118,22 @@ class Shard:
 
 
 def _tensor(path: Path, data: int, name: str, entry: dict[str, Any]) -> Tensor:
-    first, last = entry["data_offsets"]
-    return Tensor(name, path, entry["dtype"], tuple(entry["shape"]), data + first, last - first)
+    """A tensor of the header; a KeyError, TypeError or ValueError where its entry makes no sense."""
+    (first, last), shape = entry["data_offsets"], entry["shape"]
+    numbers = [first, last, *shape]
+    if not isinstance(shape, list) or any(type(number) is not int or number < 0 for number in numbers):
+        raise TypeError(name)
+    bits = NARROW.get(entry["dtype"]) or 8 * WIDTH[entry["dtype"]]
+    if len(shape) > MOST_AXES or (last - first) * 8 != prod(shape) * bits:
+        raise ValueError(name)
+    return Tensor(name, path, entry["dtype"], tuple(shape), data + first, last - first)
+
+
+def _metadata(found: Any) -> dict[str, str] | None:
+    """What the header says beside its tensors; MLX writes null for nothing. A TypeError where it is not texts."""
+    if found is not None and not all(isinstance(value, str) for value in found.values()):
+        raise TypeError("__metadata__")
+    return found
 
 
 @dataclass(frozen=True)
@@ -136,10 +166,27 @@ class Weights:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
+def named_by(index: Path) -> list[str]:
+    """The weight files that an index names, sorted; none where there is no index or it names none.
+
+    A UserError where it is no index, or names what is no file beside it.
+    """
+    if not index.exists():
+        return []
+    found = files.read_object(index).get("weight_map") or {}
+    names: list[Any] = list(dict.fromkeys(found.values())) if isinstance(found, dict) else [found]
+    wrong = [name for name in names if not isinstance(name, str) or not name or Path(name).name != name]
+    if wrong:
+        raise UserError(
+            tr("{path}: names {found!r}, no file of this folder; download the model again", path=index, found=wrong[0])
+        )
+    return sorted(names)
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the model's tensors, sorted by name."""
     index = folder / INDEX
-    named = sorted(set(files.read_json(index).get("weight_map", {}).values())) if index.exists() else []
+    named = named_by(index)
     found = [folder / name for name in named if (folder / name).exists()] or sorted(folder.glob("model*.safetensors"))
     if not found:
         raise UserError(tr("{folder}: no *.safetensors weights; download the model again", folder=folder))

@@ -178,7 +178,7 @@ def line(row: Metric) -> str:
     clock = "" if written is None else datetime.fromtimestamp(written).strftime("%H:%M:%S")
     words = [clock, f"{tr(row['kind'])} {row['step']}"]
     if row["kind"] in ("train", "valid"):
-        words.append(f"loss {row['loss']:.4f}")
+        words += [f"loss {row['loss']:.4f}"] if row.get("loss") is not None else []
         words += [f"{dim} {loss:.4f}" for dim, loss in (row.get("loss_by_dim") or {}).items() if loss is not None]
     if row["kind"] == "train":
         words += [value if value.endswith("/s") else f"{name} {value}" for name, value in _figures(row)]

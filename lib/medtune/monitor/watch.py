@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from medtune.monitor.screen import Screen, line, summary
-from medtune.monitor.status import Status, observe, time_of
+from medtune.monitor.status import Observer, Status, observe, time_of
 
 INTERVAL = 1.0  # seconds between two looks at the file
 
@@ -35,11 +35,12 @@ def watch(run: Path, console: Console, sleep: Sleep = time.sleep) -> None:
 
 
 def _redraw(run: Path, console: Console, sleep: Sleep) -> None:
-    now = observe(run, time.time())
+    observer = Observer(run)
+    now = observer.look()
     with Live(_fitted(now, console), console=console, auto_refresh=False) as live:
         while now.state != "finished":
             sleep(INTERVAL)
-            now = observe(run, time.time())
+            now = observer.look()
             live.update(_fitted(now, console), refresh=True)
 
 
@@ -51,9 +52,9 @@ def _fitted(now: Status, console: Console) -> Screen:
 def _print(run: Path, console: Console, sleep: Sleep) -> None:
     """Print each row once, and each change of state that no row tells of (waiting, stalled)."""
     printed: set[tuple[object, ...]] = set()
-    said = ""
+    said, observer = "", Observer(run)
     while True:
-        now = observe(run, time.time())
+        now = observer.look()
         for row in now.history.metrics:
             key = (row["kind"], row["step"], time_of(row))
             if key not in printed:

@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import json
-import time
+import sys
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from medtune.errors import UserError
 from medtune.i18n import language, tr
-from medtune.metrics import Curve
-from medtune.monitor.status import Status, latest, observe
+from medtune.metrics import History, thin
+from medtune.monitor.status import Observer, Status, latest
 from medtune.records import DIMENSIONS
 
 HOST = "127.0.0.1"
 PORT = 8377
+HTTP = 80  # the port that a browser leaves out
 PAGE = Path(__file__).with_name("page.html")
 MAX_POINTS = 800  # of a curve; more cannot be told apart on a page
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+CONNECTIONS = 16  # answered at a time
+PATIENCE = 10  # seconds that a silent connection is kept
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
     """A server of the page of ``run`` on 127.0.0.1; port 0 takes a free one."""
-
-    class Handler(_Handler):
-        folder = run
-
-    observe(run, time.time())  # what cannot be read is said here, not to every request
+    progress = Progress(run)
+    progress.json()  # what cannot be read is said here, not to every request
+    answers = {
+        "/": ("text/html; charset=utf-8", page),
+        "/progress.json": ("application/json; charset=utf-8", progress.json),
+    }
     try:
-        return ThreadingHTTPServer((HOST, port), Handler)
+        return _Server((HOST, port), type("Handler", (_Handler,), {"answers": answers}))
     except (OSError, OverflowError) as error:  # taken or forbidden; beyond 65535 or negative
         said = getattr(error, "strerror", None) or error
         raise UserError(
@@ -37,35 +53,83 @@ def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
         ) from None
 
 
+class Progress:
+    """The state of a run as the page asks for it; curves are drawn anew only when metrics.jsonl has changed."""
+
+    def __init__(self, run: Path) -> None:
+        self._observer, self._lock = Observer(run), Lock()
+        self._drawn: tuple[History, dict[str, Any]] | None = None
+
+    def json(self) -> str:
+        """``snapshot`` of now."""
+        with self._lock:
+            now = self._observer.look()
+            if self._drawn is None or self._drawn[0] is not now.history:
+                self._drawn = now.history, history_facts(now.history)
+            return json.dumps(moment(now) | self._drawn[1], ensure_ascii=False, allow_nan=False)
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers so many at a time, and hangs up on who comes on top of them."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._places = BoundedSemaphore(CONNECTIONS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a browser that went away, a file that did: no fault of ours
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    folder: Path
+    answers: Mapping[str, tuple[str, Callable[[], str]]]
+    timeout = PATIENCE
+    server_version, sys_version = "medtune", ""
 
     def do_GET(self) -> None:
         """Answer ``/`` with the page and ``/progress.json`` with the run's state."""
-        if not self._local():
+        found = self.answers.get(self.path.partition("?")[0])
+        if not self._own():
             self.send_error(403)
-        elif self.path.partition("?")[0] == "/":
-            self._send(page(), "text/html; charset=utf-8")
-        elif self.path.partition("?")[0] == "/progress.json":
-            now = observe(self.folder, time.time())
-            self._send(json.dumps(snapshot(now), ensure_ascii=False), "application/json; charset=utf-8")
-        else:
+        elif found is None:
             self.send_error(404)
+        else:
+            self._send(*found)
 
-    def _local(self) -> bool:
-        """Only pages of this very server may ask: a foreign site that resolves to 127.0.0.1 names itself as host."""
-        return self.headers.get("Host", "").rsplit(":", 1)[0] in (HOST, "localhost")
+    do_HEAD = do_GET
 
-    def _send(self, text: str, kind: str) -> None:
-        body = text.encode()
+    def _own(self) -> bool:
+        """Only pages of this very server may ask.
+
+        A foreign site that resolves to 127.0.0.1 names itself as host, a foreign page itself as origin.
+        """
+        port = self.connection.getsockname()[1]
+        here = [name if port == HTTP else f"{name}:{port}" for name in (HOST, "localhost")]
+        hosts, origins = (self.headers.get_all(name, []) for name in ("Host", "Origin"))
+        return len(hosts) == 1 and hosts[0] in here and all(origin == f"http://{hosts[0]}" for origin in origins)
+
+    def _send(self, kind: str, answer: Callable[[], str]) -> None:
+        body = answer().encode()
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: a line per refresh would bury the address."""
@@ -80,34 +144,26 @@ def page() -> str:
 
 def snapshot(now: Status) -> dict[str, Any]:
     """Everything the page shows, as plain values."""
-    history = now.history
+    return moment(now) | history_facts(now.history)
+
+
+def moment(now: Status) -> dict[str, Any]:
+    """What the clock changes."""
+    names = ("run", "state", "note", "step", "total", "fraction", "elapsed", "eta", "silent")
+    return {name: getattr(now, name) for name in names}
+
+
+def history_facts(history: History) -> dict[str, Any]:
+    """What only a new line changes: the newest figures, the curves, the last checkpoints and events."""
+    curves = {"train": ("train", "loss"), "valid": ("valid", "loss")}
+    curves |= {dim: ("valid", f"loss_by_dim.{dim}") for dim in DIMENSIONS}
+    curves |= {key: ("train", key) for key in ("lr", "grad_norm", "tokens_per_sec")}
     return {
-        "run": now.run,
-        "state": now.state,
-        "note": now.note,
-        "step": now.step,
-        "total": now.total,
-        "fraction": now.fraction,
-        "elapsed": now.elapsed,
-        "eta": now.eta,
-        "silent": now.silent,
         **latest(history),
-        "curves": {
-            "train": thin(history.curve("train", "loss")),
-            "valid": thin(history.curve("valid", "loss")),
-            **{dim: thin(history.curve("valid", f"loss_by_dim.{dim}")) for dim in DIMENSIONS},
-            **{key: thin(history.curve("train", key)) for key in ("lr", "grad_norm", "tokens_per_sec")},
-        },
+        "curves": {name: thin(history.curve(*of), MAX_POINTS) for name, of in curves.items()},
         "checkpoints": history.of("checkpoint")[-12:],
         "events": history.of("event")[-12:],
     }
-
-
-def thin(curve: Curve, most: int = MAX_POINTS) -> Curve:
-    """At most ``most`` points, evenly chosen, the first and the last among them."""
-    if len(curve) <= most:
-        return curve
-    return [curve[round(i * (len(curve) - 1) / (most - 1))] for i in range(most)]
 
 
 def _texts() -> dict[str, str]:

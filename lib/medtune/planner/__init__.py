@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medtune.errors import UserError
 from medtune.metrics import History, settings_hash
 from medtune.model import published
-from medtune.model.base import Base
+from medtune.model.base import Base, NotHere
 from medtune.planner.machines import GIB, Machine
 from medtune.planner.model import CPU, GPU
 from medtune.planner.plan import Measured, Plan, plan
@@ -44,7 +43,7 @@ def model_config(name: str) -> dict[str, Any]:
     """config.json of the base model ``name``: from its folder where it is here, else built in."""
     try:
         return Base.find(name).config
-    except UserError:
+    except NotHere:
         found = published.config(name)
         if found is None:
             raise

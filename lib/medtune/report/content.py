@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medtune import checks
+from medtune import checks, files
 from medtune.files import Json
 from medtune.i18n import Lang, tr
 from medtune.records import DIMENSIONS, IMAGE_MARKER
@@ -177,8 +177,8 @@ def _question(text: str) -> str:
 
 
 def _image(name: str | None, bench: str | None) -> Path | None:
-    places = [Path(name), *([Path(bench) / name] if bench else [])] if name else []
-    return next((place for place in places if place.is_file()), None)
+    looked = [Path(files.with_home(name)), *([Path(files.with_home(bench)) / name] if bench else [])] if name else []
+    return next((place for place in looked if place.is_file()), None)
 
 
 def findings(facts: Facts, lang: Lang) -> list[str]:
@@ -237,4 +237,4 @@ def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
 
 def configs(facts: Facts) -> str:
     """The folder of the settings this run was made with, where make noted it."""
-    return str(facts.origin.configs) if facts.origin else "configs/PROFILE"
+    return files.without_home(str(facts.origin.configs)) if facts.origin else "configs/PROFILE"

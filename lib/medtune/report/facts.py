@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import dataset, files
+from medtune import dataset, files, origin
 from medtune.errors import UserError
 from medtune.files import Json
 from medtune.metrics import History
@@ -50,22 +50,28 @@ class Facts:
     baseline: Facts | None = None  # another run that this one is compared with
 
     @property
+    def place(self) -> str:
+        """The run's folder as a report writes it."""
+        return files.without_home(str(self.run))
+
+    @property
     def origin(self) -> Origin | None:
         """Where this run came from, where that is noted."""
         return Run(self.run).origin
 
     def command(self, verb: str) -> str:
-        """What one types for a stage of this run, complete."""
-        data = self.look("training.dataset.path") or (self.origin.data if self.origin else None)
-        return dataset.command(Path(data)) if verb == "data" and data else Run(self.run).command(verb)
+        """What one types for a stage of this run, complete, but for the raw files, whose names may be a patient's."""
+        data = files.with_home(self.look("training.dataset.path") or "") or (self.origin and str(self.origin.data))
+        if verb == "data" and data:
+            return files.without_home(origin.of_folder(verb, Path(data), raw=False))
+        return files.without_home(Run(self.run).command(verb))
 
     def longer(self, iters: int) -> str:
         """What one types to train another run of the same settings, but of so many steps."""
         known = self.look("training.overrides") or ()
         came = self.origin or Origin(Path("configs/demo/train.yaml"), Path("data/processed/demo"), tuple(known))
-        return Run(self.run.with_name(f"{self.run.name}_{iters}")).command(
-            "train", came.with_set({"iters": str(iters)})
-        )
+        run = Run(self.run.with_name(f"{self.run.name}_{iters}"))
+        return files.without_home(run.command("train", came.with_set({"iters": str(iters)})))
 
     def look(self, key: str) -> Any:
         """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
@@ -74,7 +80,7 @@ class Facts:
         if receipt is None:
             return None
         own = vars(receipt)
-        return _walk(own if path[0] in own else receipt.results, path)
+        return files.without_home(_walk(own if path[0] in own else receipt.results, path))
 
     def trusted(self, key: str) -> Any:
         """``look``, but None where the stage's files have changed since: then it speaks of another model."""
@@ -91,8 +97,8 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     """Read the receipts of ``run``, and of ``baseline`` where one is named; a run without training is a UserError."""
     stages = {name: _stage(name, run / f"{name}.json") for name in STAGES[1:]}
     training = stages["training"].receipt
-    dataset = training.results.get("dataset") if training else None  # an imported adapter's is not known
-    data = Path(dataset["path"]) if dataset else None
+    trained_on = training.results.get("dataset") if training else None  # an imported adapter's is not known
+    data = Path(trained_on["path"]) if trained_on else None
     stages["manifest"] = _stage("manifest", (data or run) / MANIFEST)
     history = History.read(run / METRICS)
     if training is None and not history.metrics:
@@ -120,10 +126,16 @@ def _checked(stage: Stage, run: Path, data: Path | None) -> Stage:
         return stage
     receipt = stage.receipt
     folders = [stage.path.parent, run, *([data] if data else [])]
-    changed = [name for name, digest in receipt.inputs.items() if _differs(_found(name, folders), digest)]
+    raw = dataset.sources(stage.path.parent)
+    found = {name: raw.get(name) or _found(name, folders) for name in receipt.inputs}
+    changed = [
+        dataset.mark(name) if "/" in name else name
+        for name, digest in receipt.inputs.items()
+        if _differs(found[name], digest)
+    ]
     changed += [name for name, digest in receipt.outputs.items() if files.lost(stage.path.parent / name, digest)]
     changed += _adapters(receipt.results, run) + _deployed(receipt.results)
-    return replace(stage, changed=tuple(dict.fromkeys(changed)))
+    return replace(stage, changed=tuple(dict.fromkeys(files.without_home(changed))))
 
 
 def _found(name: str, folders: list[Path]) -> Path | None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from medtune import checks
 from medtune.files import Json
 from medtune.i18n import Lang
-from medtune.metrics import Curve
+from medtune.metrics import Curve, thin
 from medtune.records import DIMENSIONS, Dimension
 from medtune.report import comparison, names
 from medtune.report.facts import Facts
@@ -25,6 +25,7 @@ from medtune.report.facts import Facts
 BLUE, ORANGE, PURPLE, GREY, INK = "#1f6f8b", "#d9822b", "#7a5195", "#9aa5ab", "#1d2529"
 DIMENSION_COLOURS = dict(zip(DIMENSIONS, (BLUE, ORANGE, PURPLE), strict=True))
 DPI = 160
+MOST = 2000  # points of a curve; more the width of a page cannot show
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -111,7 +112,7 @@ def chinese_font() -> str | None:
 
 def loss(facts: Facts, say: Labels) -> Figure | None:
     """Train and validation loss over the steps, the best validation marked; the baseline run's in grey."""
-    train, valid = facts.history.curve("train", "loss"), facts.history.curve("valid", "loss")
+    train, valid = thin(facts.history.curve("train", "loss"), MOST), facts.history.curve("valid", "loss")
     if not train and not valid:
         return None
     figure, axes = _figure(7.6, 3.6)

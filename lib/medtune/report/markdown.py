@@ -20,6 +20,7 @@ from medtune.report.checklist import Sign
 from medtune.report.comparison import Effect
 from medtune.report.facts import Facts
 from medtune.report.numbers import Numbers
+from medtune.run import LOGS
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENVIRONMENT = jinja2.Environment(
@@ -61,7 +62,8 @@ def _values(facts: Facts, lang: Lang) -> Json:
     overrides = [code(item) for item in facts.look("training.overrides") or []]
     census = facts.look("training.lora.census") or {}
     return {
-        "run": facts.run,
+        "run": facts.place,
+        "run_name": facts.run.name,
         "stages": facts.stages,
         "dims": DIMENSIONS,
         "drop": content.drop(facts),
@@ -79,7 +81,7 @@ def _values(facts: Facts, lang: Lang) -> Json:
         "advice": advice.advice(facts, lang),
         "hashes": content.hashes(facts, lang),
         "configs": content.configs(facts),
-        "logs": ", ".join(code(path) for path in sorted(facts.run.glob("training_real_*.log"))) or write.missing,
+        "logs": ", ".join(code(f"{facts.place}/{path.name}") for path in sorted(facts.run.glob(LOGS))) or write.missing,
         "overrides": "".join(f", {item}" for item in overrides),
     }
 
@@ -167,7 +169,7 @@ class Helpers:
 
     def note_of(self, proof: Json) -> str:
         """Why a proof failed or was not run."""
-        return escaped(sentences.note(proof, self._lang))
+        return escaped(sentences.note(proof, self._lang, self.command("prove")))
 
     def figures_of(self, proof: Json) -> str:
         """A proof's figures in its own sentence, else as name and value."""
@@ -203,13 +205,20 @@ class Helpers:
         return code(sha[:12] + ("-dirty" if sha.endswith("-dirty") else ""))
 
     def literal(self, value: Any) -> str:
-        """A string as Python writes it, on one line."""
-        return json.dumps(str(value), ensure_ascii=False)
+        """A string as Python writes it, on one line; a path in the person's home as one that Python finds."""
+        written = json.dumps(str(value), ensure_ascii=False)
+        return f"os.path.expanduser({written})" if str(value).startswith("~/") else written
 
     @property
     def base_name(self) -> str:
         """What the libraries load as base model."""
         return self._facts.look("training.base_model.name") or "BASE_MODEL"
+
+    @property
+    def in_home(self) -> bool:
+        """Whether any of the places that Python is to load from lies in the person's home."""
+        places = (self.base_name, self._facts.place, self._facts.trusted("deployment.folder") or "")
+        return any(place.startswith("~/") for place in places)
 
     @property
     def model_key(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from medtune.data import encodings
 from medtune.dataset import Dataset, again
@@ -20,6 +21,24 @@ from medtune.training.cluster import Cluster
 from medtune.training.priorities import Priorities, priorities
 from medtune.training.weighting import Lesson, Lessons
 
+Encoded = tuple[Record, Example]
+
+
+class Kind(NamedTuple):
+    """What may make a difference to a chat template."""
+
+    dim: str
+    label: int
+    pictured: bool
+    turns: int
+    thinks: bool
+
+    @classmethod
+    def of(cls, record: Record) -> Kind:
+        """The kind of a record; from some turns on more make no other."""
+        thinks = any("<think>" in message.content for message in record.messages)
+        return cls(record.dim, record.label, bool(record.images), min(len(record.messages), 6), thinks)
+
 
 @dataclass(frozen=True)
 class Material:
@@ -28,6 +47,7 @@ class Material:
     train: Lessons
     valid: list[Lesson]
     priorities: Priorities
+    kinds: dict[Kind, Encoded]  # of each kind of record the first
 
     def order(self, config: TrainConfig) -> sampler.Order:
         """Which training lessons each step draws."""
@@ -64,11 +84,13 @@ def gather(dataset: Dataset, renderer: Renderer, config: TrainConfig) -> Materia
             )
         )
     with progress(tr("tokens"), sum(map(len, records.values())), "rec") as bar:
-        chosen = {split: [] for split in records}
+        chosen: dict[str, list[Encoded]] = {split: [] for split in records}
+        kinds: dict[Kind, Encoded] = {}
         for done, (split, record, example) in enumerate(_encoded(dataset, records, renderer), 1):
             bar.update(done, "")
             if record.dim in shares.draw:
                 chosen[split].append((record, example))
+                kinds.setdefault(Kind.of(record), (record, example))
 
     def encode(record: Record) -> Example:
         return renderer.encode(record, dataset.root)
@@ -79,7 +101,7 @@ def gather(dataset: Dataset, renderer: Renderer, config: TrainConfig) -> Materia
     train = replace(train, unused=train.unused + total - len(chosen["train"]))
     if train.unused:
         print(tr("{n} of {total} training records have no part in this objective", n=train.unused, total=total))
-    return Material(train, valid, shares)
+    return Material(train, valid, shares, kinds)
 
 
 def _encoded(

@@ -30,6 +30,7 @@ from medtune.training.cluster import ALONE, Cluster
 from medtune.training.dataloader import DataLoader
 from medtune.training.examples import Material, gather
 from medtune.training.sampler import Order
+from medtune.training.state import RunState
 from medtune.training.step import Step
 from medtune.training.trainer import Trainer
 from medtune.training.trunk import Trunk
@@ -103,11 +104,12 @@ class TrainingJob:
     facts: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Check, train, and return the results of training.json; once that is written, call ``Run.settled``."""
+        """Check, train, and return the results of training.json; once that is written, call ``Run.settle``."""
         with self.room:
             checked = self.preflight() if not self.trainer.state.step else []
         print(*checked, sep="\n", flush=True)
         state = self.trainer.run()
+        _check_learned(state, self.trainer.config, self.trainer.folder)
         measured = state.results(self.trainer.config, self.trainer.stopped)
         measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
         measured["lora"] = {
@@ -115,6 +117,21 @@ class TrainingJob:
             "adapter_bytes": (self.trainer.folder / WEIGHTS).stat().st_size,
         }
         return {**self.facts, **measured}
+
+
+def _check_learned(state: RunState, config: TrainConfig, folder: Path) -> None:
+    """Adapters that are best before the first step are zero: not worth a receipt."""
+    if config.select.by == "val_loss" and not state.best_step:
+        raise UserError(
+            tr(
+                "nothing was learned: the validation loss was lowest before the first step ({first:.4f}, at the end "
+                "{last:.4f}); lower optimizer.learning_rate and train into another folder (RUN={free}), or set "
+                "select.by: last",
+                free=files.beside(folder),
+                first=state.first["val_loss"],
+                last=state.last["val_loss"],
+            )
+        )
 
 
 def assemble(
@@ -159,7 +176,8 @@ def assemble(
     def checks() -> list[str]:
         print(adapters_line(census, adapter.scale))
         preflight.preview(material.train.items, renderer)
-        return preflight.check(step, DataLoader(probes, source, below), loaders[0], mine[0], renderer)
+        loader = DataLoader(probes, source, below)
+        return preflight.check(step, loader, loaders[0], mine[0], renderer, material.kinds)
 
     loop = Trainer(
         step, adapter, config, run, (loaders[0], loaders[1]), order, claim.fingerprint(dataset, base, config)

@@ -7,7 +7,7 @@ training must see what serving will see, and four examples must be learnable.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -26,6 +26,7 @@ from medtune.model.renderer import Renderer
 from medtune.records import DIMENSIONS
 from medtune.training.cluster import ALONE
 from medtune.training.dataloader import DataLoader
+from medtune.training.examples import Encoded, Kind
 from medtune.training.step import Step, make_optimizer
 from medtune.training.weighting import Lesson
 
@@ -64,13 +65,19 @@ def _inverted(path: Path, folder: Path) -> Path:
 
 
 def check(
-    step: Step, probe_loader: DataLoader, train_loader: DataLoader, mine: Sequence[int], renderer: Renderer
+    step: Step,
+    probe_loader: DataLoader,
+    train_loader: DataLoader,
+    mine: Sequence[int],
+    renderer: Renderer,
+    kinds: Mapping[Kind, Encoded],
 ) -> list[str]:
     """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it.
 
-    ``mine`` are the training lessons this machine has activations of.
+    ``mine`` are the training lessons this machine has activations of; ``kinds`` a record of each kind and its example.
     """
     problems = [*_leaks(step, probe_loader), *_blind(step, probe_loader), *_endless(train_loader.lessons, renderer)]
+    problems += _unlike_served(kinds, renderer)
     first, last = _overfit(step, train_loader, mine)
     if not last < first:
         problems.append(
@@ -85,6 +92,7 @@ def check(
     seen = tr("another image moves the loss") if len(probe_loader.lessons) > 2 else tr("no images in the data")
     return [
         tr("no token sees a later one; {seen}; every answer ends with a supervised end token", seen=seen),
+        tr("prompt and answer are the conversation as the template writes it, for {n} kinds of records", n=len(kinds)),
         tr("{n} examples can be learned: loss {a:.3f} -> {b:.3f}", n=OVERFIT_ROWS, a=first, b=last),
     ]
 
@@ -130,6 +138,17 @@ def _endless(lessons: Sequence[Lesson], renderer: Renderer) -> Iterator[str]:
             "generation_config.json of the base model disagree",
             n=len(endless),
             first=endless[0],
+        )
+
+
+def _unlike_served(kinds: Mapping[Kind, Encoded], renderer: Renderer) -> Iterator[str]:
+    """Records whose tokens are not the prompt that is served and then the answer as the template writes it."""
+    unlike = [example.id for record, example in kinds.values() if not renderer.as_served(record, example)]
+    if unlike:
+        yield tr(
+            "what is learned is not what is served: prompt and answer are not the conversation as the chat template "
+            "writes it (first: {first}); use the template the base came with",
+            first=unlike[0],
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from medtune.errors import UserError
+from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import tr
 from medtune.model import adapters
 from medtune.model.arrays import scalar
@@ -25,7 +25,6 @@ from medtune.training.sampler import Order
 from medtune.training.state import RunState
 from medtune.training.step import Outcome, Step
 
-MEMORY_WORDS = ("memory", "malloc", "alloc")  # in what MLX raises on Metal, CUDA and CPU when there is none left
 CACHE_BYTES = 2**29  # bound of MLX's buffer cache: shapes vary, and unbounded it grows through a run
 
 
@@ -116,7 +115,7 @@ class Trainer:
             outcome = step(batches, number, whole)
             mx.eval(outcome, step.model.trainable_parameters(), step.optimizer.state)
         except RuntimeError as error:
-            if self.cluster.size > 1 or not any(word in str(error).lower() for word in MEMORY_WORDS):
+            if self.cluster.size > 1 or not is_out_of_memory(error):
                 raise
             step.model.update(parameters)
             step.optimizer.state = optimizer
@@ -152,6 +151,14 @@ class Trainer:
         """Loss over the whole validation set; the adapters are kept when they are the best so far."""
         started = time.perf_counter()
         losses, margin = validation.validate(self.step, self.valid_loader, self.config)
+        if not math.isfinite(losses.loss) or not math.isfinite(margin or 0.0):
+            raise UserError(
+                tr(
+                    "step {step}: the validation loss is not finite; the last checkpoint is kept; lower "
+                    "optimizer.learning_rate, or, at the first step, download the base model again",
+                    step=number,
+                )
+            )
         better = self.state.validated(losses, margin, gradient_norms)
         log.validated(number, losses, margin, time.perf_counter() - started)
         if better and self.config.select.by == "val_loss":

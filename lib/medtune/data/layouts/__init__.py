@@ -1,8 +1,8 @@
 """Layouts of raw data: one file each, found by being here.
 
 A layout module has ``NAME``, ``KEYS`` (what its rows must have, for the message that says so), ``matches(row)`` and
-``convert(row)``, which yields one draft or more (see ``medtune.data.turns``). A new layout is a new file; nothing else
-changes.
+``convert(row)``, which yields one draft or more (see ``medtune.data.turns``). A new layout is a new file, and its
+row to ROWS in tests/test_layouts.py.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 A module has `NAME`, `AFTER_COMMIT` (the app must see the folder at its final place) and `check(subject) -> Verdict`.
 A verdict is facts; what is said of them stands beside the check: `SENTENCES` by the codes of the faults, `FIGURES` one
-sentence for the figures, where there are any. Whoever adds a level writes one file; they are found by their names and
-run in that order. The report reads their words too: what needs MLX is imported inside `check`.
+sentence for the figures, where there are any, `FIGURES_SEEN` another for those of a model with eyes. Whoever adds a
+level writes one file, and its line to EXAMPLES in tests/test_proof.py; they are found by their names and run in that
+order. The report reads their words too: what needs MLX is imported inside `check`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Subject:
     references: References
     key: str  # <publisher>/<model>
     home: Path | None = None  # LM Studio's, None where it is not installed
+    remote: bool = False  # whether LM Studio's server may be another machine
 
 
 def levels() -> Iterator[tuple[str, ModuleType]]:

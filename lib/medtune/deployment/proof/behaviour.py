@@ -28,9 +28,13 @@ OTHER = "/other"
 PATIENCE = 3600  # seconds; a large model from a slow disk takes minutes
 FIGURES: Words = {
     "en": "KL to base + adapter {kl_to_tuned:.2g}, to the base {kl_to_base_mean:.2g}; {flips} of {positions} top "
-    "tokens flipped; another image moves the answer by {image_effect:.2g}",
+    "tokens flipped",
     "zh": "与基础模型加适配器的 KL 为 {kl_to_tuned:.2g}，与基础模型为 {kl_to_base_mean:.2g}；{positions} 个首选词元中 "
-    "{flips} 个不同；换一张图像，回答变化 {image_effect:.2g}",
+    "{flips} 个不同",
+}
+FIGURES_SEEN: Words = {
+    "en": "another image moves the answer by {image_effect:.2g}",
+    "zh": "换一张图像，回答变化 {image_effect:.2g}",
 }
 SENTENCES: dict[str, Words] = {
     "nothing_asked": {"en": "no canary was asked: nothing is proved", "zh": "没有提问任何探针：什么也没有证明"},
@@ -85,7 +89,7 @@ def check(subject: Subject, python: Path) -> Verdict:
         with np.load(answer) as arrays:
             answers = {item.canary.id: _answers(arrays, item) for item in subject.references.items}
     figures = compare(subject.references.items, answers)
-    return Verdict.of(faults(figures), figures)
+    return Verdict.of(faults(figures, sees=subject.base.sees), figures)
 
 
 def _request(subject: Subject) -> list[dict[str, Any]]:
@@ -145,14 +149,17 @@ def compare(items: list[Reference], answers: dict[str, Answers]) -> dict[str, An
         "flips": int(sum(flip.sum() for flip in flips)),
         "positions": int(sum(flip.size for flip in flips)),
         "images": len(seen),
-        "image_effect_tuned": float(np.min([wanted for wanted, _ in seen])) if seen else 0.0,
-        "image_effect": float(np.min([found for _, found in seen])) if seen else 0.0,
+        **({"image_effect_tuned": float(np.min([wanted for wanted, _ in seen]))} if seen else {}),
+        **({"image_effect": float(np.min([found for _, found in seen]))} if seen else {}),
         "blind": sum(not (found > 0 and found >= SEES * wanted) for wanted, found in seen),
     }
 
 
-def faults(figures: dict[str, Any]) -> list[Fault]:
-    """Why these figures refuse a folder; nothing when each is a number within its limits."""
+def faults(figures: dict[str, Any], sees: bool = True) -> list[Fault]:
+    """Why these figures refuse a folder; nothing when each is a number within its limits.
+
+    Of a folder that ``sees``, its eyes must have been asked.
+    """
     found: list[Fault] = []
     if figures["other_tokens"]:
         found.append({"fault": "other_tokens", "names": figures["other_tokens"]})
@@ -161,7 +168,7 @@ def faults(figures: dict[str, Any]) -> list[Fault]:
     if not figures["kl_to_base_mean"] > NEARER * figures["kl_to_tuned_mean"]:
         away = {"base": figures["kl_to_base_mean"], "tuned": figures["kl_to_tuned_mean"]}
         found.append({"fault": "like_the_base", **away})
-    if not figures["images"]:
+    if sees and not figures["images"]:
         found.append({"fault": "vision_not_asked"})
     elif figures["blind"]:
         found.append({"fault": "blind"})

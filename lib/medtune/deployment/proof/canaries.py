@@ -34,8 +34,8 @@ class Canary:
     other: tuple[Path, ...] = ()
 
 
-def built_in(folder: Path, system_prompt: str) -> list[Canary]:
-    """The canaries that need nothing but this file; their images are drawn into ``folder``."""
+def built_in(folder: Path, system_prompt: str, sees: bool = True) -> list[Canary]:
+    """The canaries that need nothing but this file; images, for a model that ``sees``, are drawn into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet, film = _sheet(folder / "sheet.png"), _film(folder / "film.png")
     system = (Message(role="system", content=system_prompt),) if system_prompt else ()
@@ -45,7 +45,7 @@ def built_in(folder: Path, system_prompt: str) -> list[Canary]:
         Canary(f"image-{n}", (*system, Message(role="user", content=IMAGE_MARKER + text)), (own,), (other,))
         for n, (text, (own, other)) in enumerate(pairs, 1)
     ]
-    return texts + images
+    return texts + (images if sees else [])
 
 
 def from_predictions(path: Path, folder: Path) -> list[Canary]:
@@ -54,14 +54,14 @@ def from_predictions(path: Path, folder: Path) -> list[Canary]:
         return []
     found: dict[bool, list[Canary]] = {False: [], True: []}
     for number, row in files.read_jsonl(path):
-        images = tuple(Path(name) for name in row["images"])
+        images = tuple(map(Path, files.with_home(row["images"])))
         kind = found[bool(images)]
         if row["model"] == "tuned" and len(kind) < FROM_RUN and all(image.exists() for image in images):
             messages = tuple(Message(**message) for message in row["prompt"])
             _no_answer_last(path, number, messages)
-            stem = files.hash_of(row["id"])[:12]  # an id may hold what a file name may not
+            stem = files.hash_of(row["id"])[:12]  # an id holds the name of a raw file, which a receipt does not
             other = tuple(_mirrored(image, folder / f"{stem}-{n}.png") for n, image in enumerate(images))
-            kind.append(Canary(row["id"], messages, images, other))
+            kind.append(Canary(f"test-{stem}", messages, images, other))
     return found[False] + found[True]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from medtune import files
 from medtune.deployment import folder
 from medtune.deployment.proof import Subject, Verdict, lint
 from medtune.i18n import Words
@@ -27,12 +24,8 @@ def check(subject: Subject) -> Verdict:
     found += [
         {"fault": "not_the_bases", "file": name}
         for name in folder.VERBATIM
-        if _digest(subject.base.path / name) != _digest(subject.folder / name)
+        if not folder.is_the_bases(subject.base, subject.folder, name)
     ]
     if set(folder.template_of(subject.folder).values()) != {subject.template}:
         found.append({"fault": "other_template"})
     return Verdict.of(found, {"problems": len(found)})
-
-
-def _digest(path: Path) -> str | None:
-    return files.sha256(path) if path.exists() else None

@@ -10,7 +10,7 @@ from medtune.i18n import Words
 
 NAME: Words = {"en": "own stack", "zh": "自己的环境"}
 AFTER_COMMIT = False
-FIGURES = behaviour.FIGURES
+FIGURES, FIGURES_SEEN = behaviour.FIGURES, behaviour.FIGURES_SEEN
 SENTENCES = behaviour.SENTENCES
 
 

@@ -7,7 +7,7 @@ from medtune.i18n import Words
 
 NAME: Words = {"en": "LM Studio's versions", "zh": "LM Studio 所用的版本"}
 AFTER_COMMIT = False
-FIGURES = behaviour.FIGURES
+FIGURES, FIGURES_SEEN = behaviour.FIGURES, behaviour.FIGURES_SEEN
 SENTENCES: dict[str, Words] = {
     **behaviour.SENTENCES,
     "not_made": {

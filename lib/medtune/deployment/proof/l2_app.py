@@ -8,7 +8,7 @@ from medtune.i18n import Words
 
 NAME: Words = {"en": "LM Studio's interpreter", "zh": "LM Studio 的解释器"}
 AFTER_COMMIT = False
-FIGURES = behaviour.FIGURES
+FIGURES, FIGURES_SEEN = behaviour.FIGURES, behaviour.FIGURES_SEEN
 SENTENCES: dict[str, Words] = {
     **behaviour.SENTENCES,
     "not_installed": NOT_INSTALLED,

@@ -46,6 +46,10 @@ SENTENCES: dict[str, Words] = {
         "en": "LM Studio does not list it as an MLX model with vision",
         "zh": "LM Studio 没有把它列为带视觉的 MLX 模型",
     },
+    "not_mlx": {
+        "en": "LM Studio does not list it as an MLX model",
+        "zh": "LM Studio 没有把它列为 MLX 模型",
+    },
     "like_the_base": {
         "en": "of {n} telling answers {base} are like the base's and {tuned} like base + adapter's",
         "zh": "{n} 个能区分的回答中，{base} 个像基础模型，{tuned} 个像基础模型加适配器",
@@ -70,18 +74,19 @@ def check(subject: Subject) -> Verdict:
     if entry is None:
         return Verdict.skipped("not_listed", key=subject.key)
     try:
-        return _asked(lms, Server.lmstudio(status.get("port")), entry, subject.references)
+        return _asked(lms, Server.lmstudio(status.get("port"), remote=subject.remote), entry, subject)
     except NotRunning as error:
         return Verdict.skipped("no_answer", url=error.url, error=error.reason)
 
 
-def _asked(lms: lmstudio.Lms, server: Server, entry: dict[str, Any], references: References) -> Verdict:
+def _asked(lms: lmstudio.Lms, server: Server, entry: dict[str, Any], subject: Subject) -> Verdict:
     """What the app says of the model ``entry``, then what it answers."""
-    blind = _not_mlx_vision([entry, *_described(server, entry["modelKey"])])
-    if blind:
-        return Verdict.of([{"fault": "not_mlx_vision", "listed": blind}])
+    sees = subject.base.sees
+    others = _not_mlx_vision([entry, *_described(server, entry["modelKey"])], sees)
+    if others:
+        return Verdict.of([{"fault": "not_mlx_vision" if sees else "not_mlx", "listed": others}])
     with _loaded(lms, entry["modelKey"]):
-        figures = ask(server, IDENTIFIER, references)
+        figures = ask(server, IDENTIFIER, subject.references)
     return Verdict.of(faults(figures), figures) if figures["telling"] else Verdict.skipped("nothing_tells", figures)
 
 
@@ -106,15 +111,15 @@ def _described(server: Server, key: str) -> list[dict[str, Any]]:
     ]
 
 
-def _not_mlx_vision(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those entries that deny MLX or vision; the fields differ between `lms ls` and the two versions of the API."""
+def _not_mlx_vision(entries: list[dict[str, Any]], sees: bool = True) -> list[dict[str, Any]]:
+    """Those entries that deny MLX or, of a model that ``sees``, vision; `lms ls` and the API's versions differ."""
 
     def denies(entry: dict[str, Any]) -> bool:
         kind = entry.get("format") or entry.get("compatibility_type") or "mlx"
         capabilities = entry.get("capabilities")
         vision = capabilities.get("vision") if isinstance(capabilities, dict) else None
         seen = [entry.get("vision"), vision, {"vlm": True, "llm": False}.get(entry.get("type", ""))]
-        return str(kind).lower() not in MLX_FORMATS or (False in seen and True not in seen)
+        return str(kind).lower() not in MLX_FORMATS or (sees and False in seen and True not in seen)
 
     return [entry for entry in entries if denies(entry)]
 

@@ -15,12 +15,15 @@ from medtune.deployment import folder
 from medtune.deployment.proof import Fault
 from medtune.errors import UserError
 from medtune.i18n import Words
-from medtune.model import families
-from medtune.model.tensors import INDEX, Shard
+from medtune.model import families, guard
+from medtune.model.base import IMAGES
+from medtune.model.tensors import INDEX, Shard, named_by
 from medtune.run import CONFIG
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+UNREADABLE = ("damaged", "wrong", "no_file", "large", "many")  # what the guard says of files read here
 SENTENCES: dict[str, Words] = {
+    **guard.SENTENCES,
     "no_config": {
         "en": "{file}: missing; LM Studio does not see a model here",
         "zh": "{file}：缺失；LM Studio 看不到模型",
@@ -102,14 +105,19 @@ SENTENCES: dict[str, Words] = {
 
 def problems(path: Path) -> list[Fault]:
     """Every fault of the folder ``path``, {"fault": rule, "file": file or files}, the gravest first."""
+    found = [problem for problem in guard.problems(path) if problem["fault"] != "leads_out"]  # a link is one, anyway
     if not (path / "config.json").exists():
-        return [{"fault": "no_config", "file": "config.json"}]
+        return [*found, {"fault": "no_config", "file": "config.json"}]
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"), parse_constant=_not_json)
-    except ValueError as error:
-        return [{"fault": "not_json", "file": "config.json", "error": str(error)}]
+        config = json.loads(files.read_text(path / "config.json"), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        return [*found, {"fault": "not_json", "file": "config.json", "error": str(error)}]
+    except (UserError, OSError):
+        return found
+    if any(problem["fault"] in UNREADABLE for problem in found):
+        return found
     shards, broken = _shards(path)
-    found = [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
+    found += [*_adapters(path), *broken, *_index(path), *_headers(shards), *_vision(path, config, shards)]
     return [*found, *_links(path), *_texts(path), *_strays(path)]
 
 
@@ -132,22 +140,21 @@ def _shards(path: Path) -> tuple[list[Shard], list[Fault]]:
 
 def _adapters(path: Path) -> Iterator[Fault]:
     """Adapters beside a base: the engine has no code for them."""
-    beside = [file.name for file in sorted(path.glob("*.safetensors")) if not file.name.startswith("model")]
+    beside = [file.name for file in sorted(path.glob("[!.]*.safetensors")) if not file.name.startswith("model")]
     beside += [name for name in (CONFIG,) if (path / name).exists()]
     if beside:
         yield {"fault": "adapters_ignored" if _index_is_right(path) else "adapters_refused", "file": beside}
 
 
 def _index_is_right(path: Path) -> bool:
-    index = path / INDEX
-    named = set(files.read_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    named = named_by(path / INDEX)
     return bool(named) and all((path / name).exists() for name in named)
 
 
 def _index(path: Path) -> Iterator[Fault]:
     if not (path / INDEX).exists():
         return
-    named = set(files.read_json(path / INDEX).get("weight_map", {}).values())
+    named = set(named_by(path / INDEX))
     present = {file.name for file in path.glob("model*.safetensors")}
     for name in sorted(named - present):
         yield {"fault": "named_not_there", "file": name, "index": INDEX}
@@ -166,13 +173,16 @@ def _vision(path: Path, config: dict[str, Any], shards: list[Shard]) -> Iterator
     mixed = [shard.path.name for shard in shards if any(_is_adapter(tensor.name) for tensor in shard.tensors)]
     if mixed:
         yield {"fault": "adapter_tensors", "file": mixed}
+    sees = any(families.is_vision(name) for name in names)
     if "vision_config" not in config:
-        yield {"fault": "text_only", "file": "config.json"}
+        family = families.FAMILIES.get(config.get("model_type", ""))
+        if sees or (family and family.vision):  # a model that never had eyes is a text-only model by right
+            yield {"fault": "text_only", "file": "config.json"}
         return
-    if names and not any(families.is_vision(name) for name in names):
+    if names and not sees:
         yield {"fault": "no_vision", "file": f"{families.MLX_VLM.tower}.*"}
-    if not (path / "preprocessor_config.json").exists():
-        yield {"fault": "no_preprocessor", "file": "preprocessor_config.json"}
+    if not (path / IMAGES).exists():
+        yield {"fault": "no_preprocessor", "file": IMAGES}
 
 
 def _is_adapter(name: str) -> bool:

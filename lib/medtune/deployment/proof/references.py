@@ -1,7 +1,7 @@
 """What base + adapter, and the base alone, answer to the canaries: the measure of every later level.
 
-Computed on the training's own path (its template code, its adapter loading), so that a fault in the deployed folder
-cannot be in the reference too.
+Computed on the training's own path (its template code, its adapter loading, its way through the layers), so that a
+fault in the deployed folder cannot be in the reference too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from medtune.deployment.proof.canaries import Canary
 from medtune.model import adapters
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
+from medtune.model.generation import decode
 from medtune.model.renderer import Example, Renderer
 from medtune.records import IMAGE_MARKER, Message
 
@@ -101,32 +102,14 @@ def _ask_tuned(
 
 def _greedy(model: Any, renderer: Renderer, example: Example) -> list[int]:
     """The most likely continuation, up to ANSWER tokens, its end token included."""
-    from mlx_vlm.models.cache import make_prompt_cache
-
-    language = Architecture.of(model).language
-    cache = make_prompt_cache(language)
-    ids, pixels = _inputs(renderer, example, [])
-    logits = model(ids, cache=cache, **pixels).logits
-    answer: list[int] = []
-    while len(answer) < ANSWER:
-        answer.append(int(logits[0, -1].argmax().item()))
-        if answer[-1] in renderer.stop_ids:
-            break
-        logits = language(mx.array([answer[-1:]]), cache=cache).logits
-    return answer
+    return [step[0] for step in decode(model, renderer, [example], ANSWER)]
 
 
 def _logprobs(model: Any, renderer: Renderer, example: Example, answer: list[int]) -> np.ndarray:
     """(A, V) float32: log-probabilities of each position of ``answer``, given the prompt and the answer before."""
-    ids, pixels = _inputs(renderer, example, answer)
-    logits = model(ids, **pixels).logits[0, len(example.tokens) - 1 : -1].astype(mx.float32)
+    architecture = Architecture.of(model)
+    ids = np.concatenate([example.tokens, np.array(answer, np.int32)])[None]
+    inputs = architecture.embed(ids, *renderer.pixels(example))
+    h = architecture.run(0, len(architecture.layers), inputs)
+    logits = architecture.logits(h[0, len(example.tokens) - 1 : -1]).astype(mx.float32)
     return np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-
-
-def _inputs(renderer: Renderer, example: Example, answer: list[int]) -> tuple[mx.array, dict[str, mx.array]]:
-    """Token ids (1, T + A) and, with images, their patches and grids."""
-    ids = mx.array(np.concatenate([example.tokens, np.array(answer, np.int32)]))[None]
-    pixels, grid = renderer.pixels(example)
-    if pixels is None or grid is None:
-        return ids, {}
-    return ids, {"pixel_values": mx.array(pixels), "image_grid_thw": mx.array(grid)}

@@ -14,7 +14,7 @@ CONVERTED = re.compile(r"(?P<model>.+?)(-MLX)?-(?P<bits>[48])bit")
 
 def names() -> list[str]:
     """The models, without owner and precision."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return sorted(path.stem for path in FOLDER.glob("[!.]*.json"))
 
 
 def config(name: str) -> dict[str, Any] | None:
