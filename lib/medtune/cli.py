@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from medtune import start
+from medtune import files, start
 from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
 PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
+SCARCE = (*files.FULL, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
 
 
 class _Parser(argparse.ArgumentParser):
@@ -150,7 +150,7 @@ def _of_file(error: OSError) -> str:
     name = error.filename if error.filename2 is None else error.filename2
     if isinstance(name, (str, bytes, os.PathLike)):
         return f"{os.fsdecode(name)}: {error.strerror or error}"
-    return os.strerror(error.errno) if error.errno in FULL else ""
+    return os.strerror(error.errno) if error.errno in SCARCE else ""
 
 
 def run(main: Callable[[list[str] | None], None]) -> None:
@@ -165,7 +165,7 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except BrokenPipeError:  # `make report | head`
         _forget_output()
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in SCARCE:
             raise
         _forget_output()
         code = _fail(os.strerror(error.errno))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from medtune import checks, files
 from medtune.data import sources
 from medtune.data.sources import Row
-from medtune.dataset import Dataset
+from medtune.dataset import Dataset, again
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 from medtune.images import ImageError, upright_rgb
@@ -73,7 +73,11 @@ def of_test(dataset: Dataset, most: int | None, seed: int) -> list[Item]:
     drawn = [record for dim in DIMENSIONS for record in [r for r in records if r.dim == dim][:most]]
     if not drawn:
         raise UserError(
-            tr("{data}: no test records; raise test_fraction in data.yaml and run `make data`", data=dataset.root)
+            tr(
+                "{data}: no test records; raise test_fraction in data.yaml, then {again}",
+                data=dataset.root,
+                again=again(dataset.root),
+            )
         )
     return [_item(record, dataset.root, "test") for record in drawn]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medtune import config_errors
+from medtune.config import errors as config_errors
 from medtune.i18n import tr
 from medtune.model import families
 

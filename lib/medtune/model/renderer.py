@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from medtune import files
+from medtune.dataset import again
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, ImageError, upright_rgb
@@ -180,8 +181,8 @@ class Renderer:
         except (ImageError, *BROKEN) as error:
             said = getattr(error, "strerror", None) or error
             problem = tr("{path}: not an image one can open ({error})", path=path, error=said)
-            again = "; " + tr("run `make data` again") if self.max_edge is None else ""
-            raise UserError(problem + again) from None
+            stored = self.max_edge is None  # under images/ of its data set
+            raise UserError(f"{problem}; {again(path.parent.parent)}" if stored else problem) from None
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of generated tokens, special ones left out; ids beyond the tokenizer (a padded vocabulary) too."""
