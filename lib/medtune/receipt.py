@@ -59,11 +59,12 @@ class Receipt:
         found = files.unsealed(path.read_bytes())
         if found is None:
             raise Damaged(tr("{path}: damaged; bring it back, or run `make {verb}` again", path=path, verb=verb))
+        found = files.with_home(found)
         if not _is_receipt(found):
             raise Damaged(
                 tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again", path=path, verb=verb)
             )
-        return cls(**files.with_home(found))
+        return cls(**found)
 
     @classmethod
     def found(cls, path: Path) -> Receipt | None:
