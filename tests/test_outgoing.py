@@ -15,7 +15,7 @@ import yaml
 
 from medtune import files
 from medtune.outgoing.chain import Chain
-from medtune.outgoing.watch import PROXIES, Watch, watching
+from medtune.outgoing.watch import PROXIES, Lookout, watching
 from tests.workshop import question, settings_file
 
 PERSON = "zhuge_kongming"  # whose machine it is
@@ -60,7 +60,7 @@ class Made:
     chain: Chain
     said: dict[str, str]
     codes: dict[str, int]
-    watch: Watch
+    watch: Lookout
 
     @property
     def files(self) -> list[Path]:

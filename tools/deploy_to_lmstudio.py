@@ -49,7 +49,7 @@ def parse(argv: list[str] | None) -> Namespace:
     )
     args = parser.parse_args(argv)
     for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
-        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
+        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate", "--allow-remote-server")
     cli.apart(parser, args, "--prove", "--allow-failed-gate")
     cli.apart(parser, args, "--inspect", "RUN", "--config", "--set")
     if args.export and args.export[0] != "hf":

@@ -59,7 +59,7 @@ class Receipt:
         found = files.unsealed(path.read_bytes())
         if found is None:
             raise Damaged(tr("{path}: damaged; bring it back, or run `make {verb}` again", path=path, verb=verb))
-        found = files.with_home(found)
+        found = files.with_home(found)  # an output in the home is named with its sign
         if not _is_receipt(found):
             raise Damaged(
                 tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again", path=path, verb=verb)
