@@ -7,12 +7,12 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from medtune import start
+from medtune import files, start
 from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
@@ -100,7 +100,8 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
     That is a UserError, and what the system says of a file: no permission, no folder, a full disk.
     """
     try:
-        _check_words(sys.argv[1:] if argv is None else argv)
+        for word in sys.argv[1:] if argv is None else argv:
+            files.check_name(word)
         main(argv)
     except AlreadyDone as done:
         print(done)
@@ -119,15 +120,6 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
         print(say(start.STOPPED), file=sys.stderr)
         return start.INTERRUPTED
     return 0
-
-
-def _check_words(words: Iterable[str]) -> None:
-    """A file name that is no UTF-8 could be opened, but in no receipt could it be named."""
-    for word in words:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(word))) from None
 
 
 def _flush() -> None:
