@@ -7,7 +7,7 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -102,7 +102,8 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
     """
     before = os.umask(PRIVATE)
     try:
-        _check_words(sys.argv[1:] if argv is None else argv)
+        for word in sys.argv[1:] if argv is None else argv:
+            files.check_name(word)
         main(argv)
     except AlreadyDone as done:
         print(done)
@@ -123,15 +124,6 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
     finally:
         os.umask(before)
     return 0
-
-
-def _check_words(words: Iterable[str]) -> None:
-    """A file name that is no UTF-8 could be opened, but in no receipt could it be named."""
-    for word in words:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(word))) from None
 
 
 def _flush() -> None:

@@ -18,7 +18,7 @@ from medtune.data.sources import Row
 from medtune.dataset import Dataset, again
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.images import ImageError, upright_rgb
+from medtune.images import ImageError, bytes_of, upright_rgb
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message, Record
 
 BENCH = "recommended.jsonl"
@@ -87,6 +87,7 @@ def of_bench(folder: Path, system_prompt: str) -> list[Item]:
     path = folder / BENCH
     if not path.exists():
         raise UserError(tr("{path}: no such file; set bench in eval.yaml to the folder that has it", path=path))
+    files.check_regular(path)
     problems: list[str] = []
     items: list[Item] = []
     for row in sources.rows(path) if path.read_bytes().strip() else ():  # an empty file: no cases are wanted
@@ -122,7 +123,7 @@ def _case(row: Row, folder: Path) -> tuple[BenchCase | None, list[str]]:
 def _unseen(path: Path) -> str:
     """Why nobody can see the image; "" where one can."""
     try:
-        upright_rgb(path.read_bytes(), sys.maxsize)
+        upright_rgb(bytes_of(path), sys.maxsize)
     except ImageError as error:
         return tr("not an image one can open ({error})", error=error)
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name

@@ -92,6 +92,14 @@ def check_regular(path: Path, most: int | None = None) -> None:
         raise UserError(tr("{path}: {size}, too large for such a file", path=path, size=megabytes(found.st_size)))
 
 
+def check_name(name: str | Path) -> None:
+    """Raise a UserError for a name that is no UTF-8: it could be opened, but in no receipt could it be named."""
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(str(name)))) from None
+
+
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
     """Read UTF-8 text; a missing file, or one in another encoding, too large or endless, is a UserError."""
     check_regular(path, most)
