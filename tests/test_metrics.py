@@ -128,7 +128,7 @@ def test_the_page_of_a_hundred_thousand_lines_takes_seconds_and_the_next_one_non
     rows = [fakerun.valid(*at) if at[0] % every == 0 else fakerun.train(*at, LINES) for at in moments]
     fakerun.write_metrics(tmp_path, rows)
     begun = time.process_time()
-    progress = web.Progress(tmp_path)
+    progress = web.LiveRun(tmp_path)
     first = json.loads(progress.json())
     assert time.process_time() - begun < SECONDS
     assert first["step"] == LINES and len(first["curves"]["train"]) == web.MAX_POINTS

@@ -28,6 +28,7 @@ REFUSED = [
     ("deploy_to_lmstudio", "RUN --undeploy --pinned", "--undeploy takes no --pinned"),
     ("deploy_to_lmstudio", "--inspect x --pinned", "--inspect takes no --pinned"),
     ("deploy_to_lmstudio", "RUN --export hf x --pinned", "--export takes no --pinned"),
+    ("deploy_to_lmstudio", "RUN --dry-run --allow-remote-server", "--dry-run takes no --allow-remote-server"),
     ("deploy_to_lmstudio", "RUN --prove --allow-failed-gate", "--prove takes no --allow-failed-gate"),
     ("deploy_to_lmstudio", "RUN --rollback --allow-failed-gate", "--rollback takes no --allow-failed-gate"),
     ("deploy_to_lmstudio", "RUN --inspect x --config c --set a=b", "--inspect takes no RUN, --config, --set"),

@@ -15,7 +15,7 @@ import yaml
 
 from medtune import files
 from medtune.outgoing.chain import Chain
-from medtune.outgoing.watch import PROXIES, Watch, watching
+from medtune.outgoing.watch import PROXIES, Lookout, watching
 from tests.workshop import question, settings_file
 
 PERSON = "zhuge_kongming"  # whose machine it is
@@ -60,7 +60,7 @@ class Made:
     chain: Chain
     said: dict[str, str]
     codes: dict[str, int]
-    watch: Watch
+    watch: Lookout
 
     @property
     def files(self) -> list[Path]:
@@ -138,7 +138,7 @@ def test_no_tool_and_no_child_of_one_speaks_to_another_machine_or_to_a_proxy(mad
     assert made.watch.left == [] and made.watch.asked == []
     assert made.watch.processes > len(made.codes)
     shown = [" ".join(row["process"]) for row in made.watch.rows if row["event"] == "process"]
-    for child in ("probe.py", "mlx.launch", "contenders"):
+    for child in ("probe.py", "mlx.launch", "runner"):
         assert any(child in command for command in shown), child
 
 

@@ -20,7 +20,7 @@ from medtune.model.renderer import Renderer
 from medtune.schemas import TrainConfig
 from medtune.training import preflight
 from medtune.training.dataloader import DataLoader
-from medtune.training.examples import Kind
+from medtune.training.examples import RecordKind
 from medtune.training.step import Step
 from medtune.training.trunk import Trunk
 from medtune.training.weighting import Lesson
@@ -36,7 +36,9 @@ class Bench:
         self.renderer, dataset = Renderer(base), Dataset.open(write_dataset(folder, model))
         records = [record for record in dataset.split("train") if record.label == 1]
         examples = [self.renderer.encode(record, dataset.root) for record in records]
-        self.kinds = {Kind.of(record): (record, example) for record, example in zip(records, examples, strict=True)}
+        self.kinds = {
+            RecordKind.of(record): (record, example) for record, example in zip(records, examples, strict=True)
+        }
         self.lessons = [Lesson(example, example.token_weights) for example in examples]
         self.probes = preflight.probes(self.lessons, folder / "probes")
         config = TrainConfig.model_validate({"base_model": "x", **SETTINGS})

@@ -41,6 +41,7 @@ from medtune.deployment.proof import (
 from medtune.deployment.proof.references import Reference, References
 from medtune.model.base import Base
 from medtune.model.tensors import INDEX, Weights
+from medtune.receipt import Receipt
 from medtune.report import markdown
 from medtune.report.facts import gather
 from tests import fakerun
@@ -294,6 +295,7 @@ def test_the_runs_own_prompts_become_canaries(tmp_path: Path) -> None:
 
     red = tmp_path / "a.png"
     Image.new("RGB", (80, 64), "red").save(red)
+    said = {"split": "test", "dim": "accuracy", "reference": "", "answer": "", "finish": "stop"}
     rows = [
         {"id": "1", "model": "tuned", "prompt": [{"role": "user", "content": "x"}], "images": []},
         {"id": "1", "model": "baseline", "prompt": [{"role": "user", "content": "x"}], "images": []},
@@ -301,9 +303,9 @@ def test_the_runs_own_prompts_become_canaries(tmp_path: Path) -> None:
          "images": [str(red)]},
         {"id": "3", "model": "tuned", "prompt": [{"role": "user", "content": "<image>y"}], "images": ["gone.png"]},
     ]  # fmt: skip
-    files.write_jsonl(tmp_path / "predictions.jsonl", map(json.dumps, rows))
+    files.write_jsonl(tmp_path / "predictions.jsonl", [json.dumps(said | row) for row in rows])
     text, image = canaries.from_predictions(tmp_path / "predictions.jsonl", tmp_path)
-    assert (text.id, image.id) == ("1", "mine/chats:2")
+    assert text.id != image.id and "mine/chats" not in text.id + image.id  # a raw file's name reaches no receipt
     with Image.open(image.other[0]) as other:
         assert other.size == (80, 64) and other.getpixel((0, 0)) == (0, 255, 255)
     assert canaries.from_predictions(tmp_path / "none.jsonl", tmp_path) == []
@@ -365,6 +367,9 @@ def _telling(good: Good, home: Path | None) -> Subject:
         (lambda i: i.tuned_text, "passed"),
         (lambda i: i.tuned_text[:9] + "……", "passed"),
         (lambda i: i.base_text, "failed"),
+        (lambda i: i.tuned_text[:2], "failed"),  # a beginning that says nothing
+        (lambda i: "您好", "failed"),
+        (lambda i: "", "failed"),
     ],
 )
 def test_the_apps_answers_decide(
@@ -537,10 +542,10 @@ def test_answers_and_references_that_are_no_numbers_do_not_pass(spoiled: dict[st
         assert (figures["kl_limit_broken"] == ["d"]) == ("answers_differ" in faults)
 
 
-@pytest.mark.parametrize(("tuned", "base"), [(NAN, 0), (3, NAN), (0, 0), (2, 2)])
-def test_the_apps_answers_pass_only_when_more_of_them_follow_the_tuned_model(tuned: float, base: float) -> None:
+@pytest.mark.parametrize(("tuned", "base"), [(NAN, 0), (1, 0), (0, 0), (2, 2)])
+def test_the_apps_answers_pass_only_when_more_than_half_of_them_follow_the_tuned_model(tuned: float, base: int) -> None:
     (fault,) = l3_served.faults({"telling": 4, "like_tuned": tuned, "like_base": base})
-    assert fault["fault"] == "like_the_base"
+    assert fault["fault"] == "not_the_tuned"
     assert l3_served.faults({"telling": 4, "like_tuned": 3, "like_base": 1}) == []
 
 
@@ -641,9 +646,9 @@ def test_a_level_is_one_file(good: Good, tmp_path: Path, monkeypatch: pytest.Mon
         assert sentences.line(row, "en") == "  L0 crystal ball: failed · 3 visions · fog over medtune/small-v2"
         assert sentences.line(row, "zh") == "  L0 水晶球: 未通过 · 3 个幻象 · medtune/small-v2上有雾"
         run = fakerun.write_run(tmp_path / "run")
-        receipt = files.read_json(run / "deployment.json")
-        receipt["results"]["proofs"] = [row]
-        files.write_json(run / "deployment.json", receipt)
+        receipt = Receipt.read(run / "deployment.json")
+        receipt.results["proofs"] = [row]
+        receipt.write(run / "deployment.json")
         english, chinese = (markdown.render(gather(run), lang, "", set()) for lang in ("en", "zh"))
     finally:
         sys.modules.pop("medtune.deployment.proof.l0_ball", None)

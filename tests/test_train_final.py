@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,9 @@ def test_a_data_set_counted_with_another_tokenizer_is_refused(
 ):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-R", str(dataset), str(copy)], check=True)
-    manifest = files.read_json(copy / "manifest.json")
-    manifest["results"]["tokenizer"]["hash"] = "0" * 64
-    files.write_json(copy / "manifest.json", manifest)
+    manifest = Receipt.read(copy / "manifest.json")
+    manifest.results["tokenizer"]["hash"] = "0" * 64
+    manifest.write(copy / "manifest.json")
     config = settings_file(tmp_path / "train.yaml", dense_twin)
     assert train(copy, config, tmp_path / "run") == 1
     assert "another tokenizer" in capsys.readouterr().err
@@ -238,9 +239,9 @@ def test_kto_with_a_tiny_micro_batch_and_dpo_without_pairs_are_refused(
     subprocess.run(["cp", "-R", str(dataset), str(copy)], check=True)
     rows = [json.loads(line) for line in (copy / "train.jsonl").read_text().splitlines()]
     (copy / "train.jsonl").write_text("".join(json.dumps(row | {"pair": None}) + "\n" for row in rows))
-    manifest = files.read_json(copy / "manifest.json")
-    manifest["outputs"]["train.jsonl"] = files.sha256(copy / "train.jsonl")
-    files.write_json(copy / "manifest.json", manifest)
+    manifest = Receipt.read(copy / "manifest.json")
+    manifest.outputs["train.jsonl"] = files.sha256(copy / "train.jsonl")
+    manifest.write(copy / "manifest.json")
     assert train(copy, config, tmp_path / "run", "--set", "objective.negatives=dpo") == 1
     assert "no two records share a pair" in capsys.readouterr().err
 
@@ -295,8 +296,8 @@ def test_no_image_is_left_in_the_run_and_the_same_data_prepared_again_is_the_sam
     assert train(dataset, config, tmp_path / "run") == 0
     assert not list((tmp_path / "run").rglob("*.png"))
     again = shutil.copytree(dataset, tmp_path / "again")
-    manifest = files.read_json(again / "manifest.json")
-    files.write_json(again / "manifest.json", manifest | {"finished": "later", "seconds": 9.0})
+    manifest = Receipt.read(again / "manifest.json")
+    replace(manifest, finished="later", seconds=9.0).write(again / "manifest.json")
     assert train(again, config, tmp_path / "run") == 0
     assert "already done" in capsys.readouterr().out
 

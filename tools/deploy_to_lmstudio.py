@@ -16,7 +16,7 @@ from argparse import SUPPRESS, Namespace
 from contextlib import nullcontext
 from pathlib import Path
 
-from medtune import cli, config, files, receipt
+from medtune import cli, config, receipt
 from medtune.deployment import preset, transaction
 from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
@@ -25,7 +25,7 @@ from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
 from medtune.receipt import DEPLOYMENT
-from medtune.run import Run
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
 
@@ -50,7 +50,7 @@ def parse(argv: list[str] | None) -> Namespace:
     )
     args = parser.parse_args(argv)
     for only_looks in ("--dry-run", "--rollback", "--undeploy", "--inspect", "--export"):
-        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate")
+        cli.apart(parser, args, only_looks, "--pinned", "--allow-failed-gate", "--allow-remote-server")
     cli.apart(parser, args, "--prove", "--allow-failed-gate")
     cli.apart(parser, args, "--inspect", "RUN", "--config", "--set")
     if args.export and args.export[0] != "hf":
@@ -96,10 +96,14 @@ def put_in_place(args: Namespace, settings: DeployConfig, run: Run) -> None:
     from medtune.deployment import deploy
     from medtune.deployment.proof import stack
 
+    run.as_trained(WEIGHTS, CONFIG)
     base = Base.of_training(run.training.results)
     deploy.check_gate(run, args.allow_failed_gate)
     path, inputs = run.path / DEPLOYMENT, deploy.inputs(run, base, settings)
-    with receipt.stage(path, settings, inputs=inputs, overrides=args.set) as done:
+    place = Place.of(run.path, settings)
+    with receipt.stage(
+        path, settings, inputs=inputs, overrides=args.set, undo=lambda: transaction.take_back(place)
+    ) as done:
         plan = deploy.plan(run, base, settings, remote=args.allow_remote_server)
         print("\n".join(plan.lines()), flush=True)
         if args.pinned:
@@ -128,8 +132,9 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     if args.pinned:
         stack.make()
     done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
-    with files.held(run.path):
+    with receipt.held(run.path):
         try:
+            deploy.check_unchanged(done, run)
             plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
             for verdict in deploy.prove(plan, print):
                 done.results["proofs"].append(verdict.facts)

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     mark = files.hash_of([settings.model_dump(mode="json"), inputs, base.weights_hash])
     redo = tr(
         "import into another folder: `{command}`",
-        command=origin.imported(args.source, args.base, files.beside(run.path)),
+        command=origin.imported(args.source, args.base, origin.beside(run.path)),
     )
 
     def check() -> None:

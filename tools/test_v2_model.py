@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.cli or args.prompt is not None:
         talk(pair, settings, args)
     elif args.review is not None:
-        with files.held(run.path):
+        with receipt.held(run.path):
             ask_people(pair, settings, args)
     else:
         evaluate(pair, settings, args)

@@ -71,7 +71,7 @@ def training(run: Run, args: argparse.Namespace, settings: TrainConfig) -> Itera
     dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
     mark = claim.fingerprint(dataset, base, settings)
     came = Origin(args.config, args.data, tuple(args.set), settings=settings.model_dump(mode="json"), mark=mark)
-    redo = tr("train into another folder: `{command}`", command=origin.command("train", files.beside(run.path), came))
+    redo = tr("train into another folder: `{command}`", command=origin.command("train", origin.beside(run.path), came))
     try:
         with receipt.stage(
             run.path / TRAINING,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medtune import config_errors
+from medtune import config_errors, files
 from medtune.config_errors import KeyPath
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
@@ -26,6 +26,7 @@ class _Loader(yaml.SafeLoader):
     """YAML in which only true and false are booleans, for our settings say on and off, and nothing is a date."""
 
 
+LONGEST, MOST_VALUES, DEEPEST = 2**20, 10_000, 32  # bytes, values and levels of a config: ours have a tenth
 _UNWANTED = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _UNWANTED]
@@ -68,8 +69,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
 def _parsed(path: Path) -> tuple[yaml.Node | None, Any]:
     text = ""
     try:
+        files.check_regular(path, LONGEST)
         text = path.read_text(encoding="utf-8")
-        return yaml.compose(text, Loader=_Loader), yaml.load(text, Loader=_Loader)
+        return _loaded(text)
     except FileNotFoundError:
         raise UserError(tr("{path}: no such config file; see configs/ for the profiles", path=path)) from None
     except OSError as error:
@@ -82,8 +84,35 @@ def _parsed(path: Path) -> tuple[yaml.Node | None, Any]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UserError(tr("{path}:{line}: not YAML: {fault}", path=path, line=line, fault=error.reason)) from None
-    except ValueError as error:  # a value that looks like a number and is none: 0x_
+    except (ValueError, OverflowError) as error:  # a value that looks like a number and is none: 0x_
         raise UserError(tr("{path}: not YAML: {fault}", path=path, fault=error)) from None
+
+
+def _loaded(text: str) -> tuple[yaml.Node | None, Any]:
+    """The nodes and values of a text; a ValueError where aliases would unfold without end."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        size = _unfolded(node, {}, 0)
+    except RecursionError:
+        raise ValueError(tr("more than {most} levels deep, or within itself", most=DEEPEST)) from None
+    if size > MOST_VALUES:
+        raise ValueError(tr("anchors that unfold to more than {most} values", most=MOST_VALUES))
+    try:
+        return node, yaml.load(text, Loader=_Loader)
+    except (LookupError, TypeError, AttributeError) as error:  # `!!int ''`, `!!bool maybe`
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _unfolded(node: yaml.Node | None, known: dict[int, int], depth: int) -> int:
+    """How many values a node stands for, aliases counted wherever they stand; a RecursionError where it is too deep."""
+    if depth > DEEPEST:
+        raise RecursionError
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known, depth + 1) for part in inner)
+    return known[id(node)]
 
 
 def _lines(node: yaml.Node | None, place: KeyPath) -> Iterator[tuple[KeyPath, int]]:
@@ -117,8 +146,8 @@ def _apply(values: dict[str, Any], override: str) -> KeyPath:
     if not equals or not dotted:
         raise UserError(tr("--set {override}: write it as key=value or key.sub=value", override=override))
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError):
+        _, value = _loaded(text)
+    except (yaml.YAMLError, ValueError, OverflowError):
         raise UserError(tr("--set {override}: the value is not YAML", override=override)) from None
     keys = dotted.split(".")
     for depth, key in enumerate(keys[:-1], 1):

@@ -68,7 +68,7 @@ class Dataset:
         records = [Record.model_validate(row) for _, row in files.read_jsonl(self.root / f"{name}.jsonl")]
         images = dict.fromkeys(image for record in records for image in record.images)
         hashes = image_hashes(self.root)
-        lost = [image for image in images if not whole(self.root / image, hashes.get(image, ""))]
+        lost = [name for name in images if not (is_stored(name) and whole(self.root / name, hashes.get(name, "")))]
         if lost:
             raise UserError(
                 tr(
@@ -91,7 +91,7 @@ def claim(folder: Path, came: Origin) -> None:
     """Refuse a folder whose splits were not written there by us: perhaps they are what one wants to prepare."""
     theirs = [name for split in SPLITS if (folder / (name := f"{split}.jsonl")).exists()]
     if theirs and not any((folder / name).exists() for name in (MANIFEST, origin.ORIGIN, INDEX)):
-        elsewhere = origin.command("data", origin=replace(came, data=files.beside(folder)))
+        elsewhere = origin.command("data", origin=replace(came, data=origin.beside(folder)))
         raise UserError(
             tr(
                 "{folder}: holds files that were not prepared here ({names}); prepare into another folder: `{command}`",
@@ -115,11 +115,17 @@ def sources(root: Path) -> dict[str, Path]:
 
 
 def image_hashes(root: Path) -> dict[str, str]:
-    """Sha256 of the stored images by their names, as they were written."""
-    if not (root / INDEX).exists():
-        return {}
-    rows = (row for _, row in files.read_jsonl(root / INDEX))
-    return {row["name"]: row["file"] for row in rows if row.get("name") and row.get("file")}
+    """Sha256 of the stored images by their names, as they were written; a damaged index is a UserError."""
+    rows = list(files.read_sealed(root / INDEX))
+    if None in rows:
+        raise UserError(tr("{path}: damaged; run `make data` again", path=root / INDEX))
+    return {row["name"]: row["file"] for row in rows if row and row.get("name") and row.get("file")}
+
+
+def is_stored(name: str) -> bool:
+    """Whether it is the name of a stored image, relative to the data set's root, and of nothing outside."""
+    folder, _, file = name.partition("/")
+    return folder == IMAGES and files.plain(file)
 
 
 def whole(image: Path, digest: str) -> bool:

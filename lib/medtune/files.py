@@ -1,9 +1,8 @@
-"""Files between the stages: atomic writes, JSON lines that know their line number, hashes, paths without a name."""
+"""Files between the stages: atomic writes, JSON lines with their line numbers, hashes, checksums, homeless paths."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -11,9 +10,8 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +21,7 @@ from medtune.i18n import tr
 Json = dict[str, Any]  # a JSON object
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # met while writing, where the system names no file
 MOST_TEXT = 2**28  # bytes of a file that is read as one text: no config, receipt or vocabulary is near it
+SEAL = "checksum"  # of a JSON object that was sealed
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
 
 
@@ -50,53 +49,6 @@ def named(path: Path) -> Iterator[None]:
         if error.filename is None and error.errno in FULL:
             error.filename = str(path)
         raise
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold ``folder``, made where it is missing, for this process alone; a UserError where another one holds it.
-
-    The kernel's lock on the folder itself leaves no file, needs no right to write, and goes with the process. A network
-    drive may know no locks: there everybody may.
-    """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        if not _locked(handle):
-            raise UserError(tr("{folder}: medtune is at work there already; wait until it has ended", folder=folder))
-        yield
-    finally:
-        os.close(handle)
-        if made:
-            _unmake(folder)
-
-
-def _unmake(folder: Path) -> None:
-    """Take away a folder in which nothing came to be but what we note for ourselves."""
-    with suppress(OSError):
-        if all(path.name.startswith(".") and path.is_file() for path in folder.iterdir()):
-            shutil.rmtree(folder)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks here
-        pass
-    return True
-
-
-def own(folder: Path) -> None:
-    """Make a held folder ours: git leaves it alone, and what a killed process half wrote is gone."""
-    ignored = folder / ".gitignore"
-    if not (ignored.exists() or (folder / ".git").exists()):  # a whole checkout is not ours
-        write_text(ignored, "*\n")
-    for stale in folder.glob(".partial-*"):
-        if stale.is_file():
-            stale.unlink()
 
 
 @contextmanager
@@ -194,6 +146,39 @@ def _object(line: bytes, place: str) -> Json:
     return found
 
 
+def sealed(value: Json) -> Json:
+    """``value`` with a checksum of itself."""
+    plain = json.loads(json.dumps(value))  # as it will be read back
+    return {**plain, SEAL: hash_of(plain)}
+
+
+def unsealed(text: bytes) -> Json | None:
+    """The JSON object that was sealed, without its checksum; None where this is not what was sealed.
+
+    One without a checksum, written before there were any, is taken as it is.
+    """
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            return None
+        rest = {key: part for key, part in found.items() if key != SEAL}
+        return rest if SEAL not in found or found[SEAL] == hash_of(rest) else None
+    except (ValueError, RecursionError):  # also what is not UTF-8
+        return None
+
+
+def remembered(path: Path) -> Json:
+    """The sealed object in ``path``; empty where there is none, or it is damaged."""
+    return (unsealed(path.read_bytes()) if path.exists() else None) or {}
+
+
+def read_sealed(path: Path) -> Iterator[Json | None]:
+    """Yield each row of a file of sealed rows, None in place of a damaged one; nothing where there is no file."""
+    if path.exists():
+        with open(path, "rb") as file:
+            yield from (unsealed(line) for line in file if line.strip())
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes; a UserError where there is none."""
     check_regular(path)
@@ -204,15 +189,28 @@ def sha256(path: Path) -> str:
         raise UserError(tr("{path}: no such file; bring it back, or run again what writes it", path=path)) from None
 
 
-def differs(path: Path, digest: str) -> bool:
-    """Whether this file's sha256 is another; one larger than TRUSTED is taken to be the same."""
-    stat = path.stat()
-    return stat.st_size <= TRUSTED and _sha256_then(path, stat.st_mtime_ns, stat.st_size) != digest
+def digest(path: Path) -> str:
+    """``sha256`` of a file that is read once in this process while its size and time stay the same."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return sha256(path)  # says what is missing
+    return _sha256_then(path, stat.st_mtime_ns, stat.st_size)
 
 
-def lost(path: Path, digest: str) -> bool:
+def differs(path: Path, known: str) -> bool:
+    """Whether this file's sha256 is another than ``known``; one larger than TRUSTED is taken to be the same."""
+    return path.stat().st_size <= TRUSTED and digest(path) != known
+
+
+def lost(path: Path, known: str) -> bool:
     """Whether what was written with this sha256 is gone or is another."""
-    return not path.exists() or (path.is_file() and differs(path, digest))
+    return not path.exists() or (path.is_file() and differs(path, known))
+
+
+def plain(name: object) -> bool:
+    """Whether it names a file of a folder, and nothing outside: no separator, no way up, no NUL."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 @cache
@@ -225,14 +223,6 @@ def hash_of(value: Any) -> str:
     """Hex digest of a JSON-able value; key order does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # a file name may be no UTF-8
-
-
-def beside(folder: Path) -> Path:
-    """A folder beside this one, numbered on, that is not there yet."""
-    here = folder if folder.name.strip(".") else folder.resolve()
-    stem = here.name.rstrip("0123456789")
-    first, stem = (int(here.name[len(stem) :]) + 1, stem) if stem not in ("", here.name) else (2, f"{here.name}_")
-    return next(path for n in count(first) if not (path := here.parent / f"{stem}{n}").exists())
 
 
 def free_bytes(folder: Path) -> int:

@@ -113,7 +113,10 @@ class History:
 
     def curve(self, kind: str, key: str) -> Curve:
         """(step, value) of ``key`` (``loss``, or ``loss_by_dim.vision``) where it was reported."""
-        found = [(metric["step"], _lookup(metric, key)) for metric in self.of(kind)]
+        name, _, part = key.partition(".")
+        found = [(metric["step"], metric.get(name)) for metric in self.of(kind)]
+        if part:
+            found = [(step, value.get(part) if isinstance(value, dict) else None) for step, value in found]
         return [(step, float(value)) for step, value in found if value is not None]
 
     @property
@@ -245,10 +248,3 @@ def _fits(name: str, value: Any) -> bool:
 
 def _number(value: Any) -> bool:
     return type(value) in (float, int) and -LARGEST < value < LARGEST
-
-
-def _lookup(metric: Metric, key: str) -> Any:
-    value: Any = metric
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,14 @@ def command(verb: str, run: Path | None = None, origin: Origin | None = None) ->
     if made:
         variables |= {"SOURCES": " ".join(made.sources), "SET": " ".join(made.overrides)}
     return " ".join(["make", verb, *(f"{name}={_quoted(value)}" for name, value in variables.items() if value)])
+
+
+def beside(folder: Path) -> Path:
+    """A folder beside this one, numbered on, that is not there yet."""
+    here = folder if folder.name.strip(".") else folder.resolve()
+    stem = here.name.rstrip("0123456789")
+    first, stem = (int(here.name[len(stem) :]) + 1, stem) if stem not in ("", here.name) else (2, f"{here.name}_")
+    return next(path for n in count(first) if not (path := here.parent / f"{stem}{n}").exists())
 
 
 def of_folder(verb: str, folder: Path, *, raw: bool = True) -> str:

@@ -1,9 +1,14 @@
-"""The receipt: what a stage did, written last, so that its existence means the stage finished."""
+"""The receipt: what a stage did, written last, so that its existence means the stage finished.
+
+It carries a checksum of itself: what is read from a receipt is what a stage wrote there.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -49,20 +54,23 @@ class Receipt:
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
-        """Read a receipt; a missing one is a UserError that names the stage to run."""
+        """Read a receipt; a missing or damaged one is a UserError that names the stage to run."""
         command = origin.of_folder(VERBS.get(path.name, "all"), path.parent)
         if not path.exists():
             raise UserError(tr("{path}: no such receipt; run `{command}` first", path=path, command=command))
-        try:
-            return cls(**files.with_home(files.read_json(path)))
-        except TypeError:
-            raise UserError(
+        found = files.unsealed(path.read_bytes())
+        if found is None:
+            raise Damaged(tr("{path}: damaged; bring it back, or run `{command}` again", path=path, command=command))
+        found = files.with_home(found)  # an output in the home is named with its sign
+        if not _is_receipt(found):
+            raise Damaged(
                 tr(
                     "{path}: not a receipt of medtune; move it away and run `{command}` again",
                     path=path,
                     command=command,
                 )
-            ) from None
+            )
+        return cls(**found)
 
     @classmethod
     def found(cls, path: Path) -> Receipt | None:
@@ -70,8 +78,73 @@ class Receipt:
         return cls.read(path) if path.exists() else None
 
     def write(self, path: Path) -> None:
-        """Write it atomically."""
-        files.write_json(path, files.without_home(vars(self)))
+        """Write it atomically, with its checksum."""
+        files.write_json(path, files.sealed(files.without_home(vars(self))))
+
+
+class Damaged(UserError):
+    """What stands where a receipt should be is none, or not as it was written."""
+
+
+def _is_receipt(found: files.Json) -> bool:
+    """Whether a receipt's fields are there and hold what they should; outputs are named without ways out."""
+    kinds = {"stage": str, "config": dict, "overrides": list, "inputs": dict, "outputs": dict, "results": dict}
+    if not {"stage", "config", "overrides", "inputs"} <= set(found) <= set(Receipt.__dataclass_fields__):
+        return False
+    if not all(isinstance(found[name], kind) for name, kind in kinds.items() if name in found):
+        return False
+    outputs = found.get("outputs", {})
+    hashes = [*found["inputs"].values(), *outputs.values()]
+    return all(isinstance(value, str) for value in hashes) and all(
+        files.plain(name) or Path(name).is_absolute() for name in outputs
+    )
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold ``folder``, made where it is missing, for this process alone; a UserError where another one holds it.
+
+    The kernel's lock on the folder itself leaves no file, needs no right to write, and goes with the process. A network
+    drive may know no locks: there everybody may.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not _locked(handle):
+            raise UserError(tr("{folder}: medtune is at work there already; wait until it has ended", folder=folder))
+        yield
+    finally:
+        os.close(handle)
+        if made:
+            _unmake(folder)
+
+
+def _unmake(folder: Path) -> None:
+    """Take away a folder in which nothing came to be but what we note for ourselves."""
+    with suppress(OSError):
+        if all(path.name.startswith(".") and path.is_file() for path in folder.iterdir()):
+            shutil.rmtree(folder)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        pass
+    return True
+
+
+def own(folder: Path) -> None:
+    """Make a held folder ours: git leaves it alone, and what a killed process half wrote is gone."""
+    ignored = folder / ".gitignore"
+    if not (ignored.exists() or (folder / ".git").exists()):  # a whole checkout is not ours
+        files.write_text(ignored, "*\n")
+    for stale in folder.glob(".partial-*"):
+        if stale.is_file():
+            stale.unlink()
 
 
 class AlreadyDone(Exception):
@@ -88,14 +161,16 @@ def stage(
     seeds: dict[str, int] | None = None,
     replace: bool = True,
     redo: str = "",
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = lambda: None,
+    undo: Callable[[], None] = lambda: None,
 ) -> Iterator[Receipt]:
     """Run a stage whose receipt is ``path`` (its stem names the stage) and write the receipt when it succeeded.
 
     ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone, for which
-    nothing is written. With ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on.
-    The folder is held meanwhile: a second stage in it is a UserError. ``check`` raises where the folder must not be
-    written to; before it, nothing is.
+    nothing is written. With ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on; so
+    is one whose receipt is damaged. The folder is held meanwhile: a second stage in it is a UserError. ``check`` raises
+    where the folder must not be written to; before it, nothing is. ``undo`` is called where all was done and the
+    receipt cannot be written.
     """
     receipt = Receipt(
         stage=path.stem,
@@ -104,11 +179,10 @@ def stage(
         inputs=inputs,
         seeds=seeds or {},
     )
-    with files.held(path.parent):
+    with held(path.parent):
         _compare(path, receipt, replace, redo)
-        if check:
-            check()
-        files.own(path.parent)
+        check()
+        own(path.parent)
         path.unlink(missing_ok=True)  # from here on the stage is unfinished
         started = time.time()
         receipt.started = _moment(started)
@@ -116,13 +190,23 @@ def stage(
         yield receipt
         receipt.finished = _moment(time.time())
         receipt.seconds = round(time.time() - started, 3)
-        receipt.write(path)
+        try:
+            receipt.write(path)
+        except BaseException:
+            undo()
+            raise
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
     if not path.exists():
         return
-    earlier = Receipt.read(path)
+    try:
+        earlier = Receipt.read(path)
+    except Damaged:
+        if not replace:
+            raise UserError(tr("{path}: damaged; what it speaks of stays; {redo}", path=path, redo=redo)) from None
+        print(tr("{path}: damaged; made anew", path=path), flush=True)
+        return
     lost = [name for name, digest in earlier.outputs.items() if files.lost(path.parent / name, digest)]
     if not lost and earlier.fingerprint == receipt.fingerprint:
         with suppress(OSError):  # in a folder one may only read, make asks again: that is all

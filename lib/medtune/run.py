@@ -53,7 +53,7 @@ class Run:
     def evaluation(self) -> Receipt | None:
         """The evaluation of these very adapters; one of an earlier training says nothing of them."""
         found = Receipt.found(self.path / EVALUATION)
-        return found if found and found.results["adapters"]["hash"] == files.sha256(self.weights) else None
+        return found if found and found.results["adapters"]["hash"] == files.digest(self.weights) else None
 
     @cached_property
     def deployment(self) -> Receipt:
@@ -73,6 +73,26 @@ class Run:
     def weights(self) -> Path:
         """Its adapters."""
         return self.path / WEIGHTS
+
+    def as_trained(self, *names: str) -> None:
+        """Raise a UserError where one of these files is not what its training, or import, left.
+
+        What the receipt does not speak of is taken as it is: a run under way, a receipt of before.
+        """
+        receipt = Receipt.found(self.path / TRAINING)
+        if receipt is None:
+            return
+        numbered = {row["file"]: row.get("sha256") for row in receipt.results.get("checkpoints", [])}
+        known = {name: digest for name, digest in {**numbered, **receipt.outputs}.items() if digest}
+        for path in (self.path / name for name in names if name in known):
+            if path.exists() and files.digest(path) != known[path.name]:
+                raise UserError(
+                    tr(
+                        "{path}: changed since the training; bring it back, or train or import again into another "
+                        "folder",
+                        path=path,
+                    )
+                )
 
     @property
     def data(self) -> Path | None:
@@ -138,10 +158,10 @@ class Run:
             names = ", ".join(path.name for path in self.adapters[:3])
             said = tr("{run}: holds adapters that were not trained here ({names})", run=self.path, names=names)
         if self._base and (self.path / CONFIG).exists():
-            way = origin.imported(self.path, self._base, files.beside(self.path))
+            way = origin.imported(self.path, self._base, origin.beside(self.path))
             way = tr("take the adapters into a run of their own: `{command}`", command=way)
             return "; ".join((said, way, *([elsewhere] if elsewhere else [])))
-        command = origin.command("train", files.beside(self.path), self.origin)
+        command = origin.command("train", origin.beside(self.path), self.origin)
         return f"{said}; " + (elsewhere or tr("train into another folder: `{command}`", command=command))
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from medtune import files, receipt
+from medtune import files, origin, receipt
 from medtune.config import Strict
 from medtune.dataset import Dataset
 from medtune.errors import UserError
@@ -54,7 +54,7 @@ class Ablation:
         """Train what is not trained yet; the second run finds the trunk's activations of the first."""
         dataset, base = Dataset.open(self.data), Base.find(self.settings.train.base_model)
         inputs = {**dataset.hashes, "base_model": base.weights_hash}
-        redo = tr("choose another folder: --out {free}", free=files.beside(self.folder))
+        redo = tr("choose another folder: --out {free}", free=origin.beside(self.folder))
         from medtune.training import job
 
         for name, settings in self.arms.items():

@@ -29,8 +29,8 @@ from medtune.records import IMAGE_MARKER, SPLITS, Record
 from medtune.run import WEIGHTS
 from medtune.schemas import DataConfig, TrainConfig
 
-Kind = Literal["all", "text"]
-FORMS: dict[Kind, tuple[str, str]] = {"all": ("dataset", "rows"), "text": ("text", "rows-text")}
+RowKind = Literal["all", "text"]
+FORMS: dict[RowKind, tuple[str, str]] = {"all": ("dataset", "rows"), "text": ("text", "rows-text")}
 FILE = "job.json"
 
 
@@ -71,11 +71,11 @@ class Job:
         """The base model's folder."""
         return self.folder / "model"
 
-    def data(self, kind: Kind) -> Path:
+    def data(self, kind: RowKind) -> Path:
         """The data set in our form."""
         return self.folder / FORMS[kind][0]
 
-    def rows(self, kind: Kind) -> Path:
+    def rows(self, kind: RowKind) -> Path:
         """The data set in the others' form."""
         return self.folder / FORMS[kind][1]
 
@@ -84,18 +84,18 @@ class Job:
         """The adapters every contender starts from."""
         return self.folder / "adapters"
 
-    def numbers(self, kind: Kind) -> list[int]:
+    def numbers(self, kind: RowKind) -> list[int]:
         """Which train rows this kind has, in order."""
         pictured = set(self.pictured)
         return [i for i in range(len(self.lengths)) if kind == "all" or i not in pictured]
 
-    def steps(self, kind: Kind) -> int:
+    def steps(self, kind: RowKind) -> int:
         """Optimizer steps of all epochs; text and image rows are never in one batch, an odd one is left out."""
         text, pictured = len(self.lengths) - len(self.pictured), len(self.pictured)
         size = self.work.batch_size
         return self.work.epochs * (text // size + (pictured // size if kind == "all" else 0))
 
-    def order(self, kind: Kind) -> list[list[int]]:
+    def order(self, kind: RowKind) -> list[list[int]]:
         """Which of its rows each step sees: mlx-vlm's own order, which the other contenders are given too."""
         from mlx_vlm.trainer.common.utils import iterate_batch_indices
 
@@ -110,7 +110,7 @@ class Job:
         )
         return [next(stream) for _ in range(self.steps(kind))]
 
-    def tokens(self, kind: Kind, order: Sequence[Sequence[int]]) -> list[int]:
+    def tokens(self, kind: RowKind, order: Sequence[Sequence[int]]) -> list[int]:
         """Tokens of each step, without padding."""
         chosen = self.numbers(kind)
         return [sum(self.lengths[chosen[i]] for i in batch) for batch in order]

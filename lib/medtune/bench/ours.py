@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
-from medtune.bench.job import Job, Kind
+from medtune.bench.job import Job, RowKind
 from medtune.bench.watch import Watch
 from medtune.dataset import Dataset
 from medtune.metrics import History
@@ -20,7 +20,7 @@ class Ours:
     """Our trainer with its trunk cache: from an empty one (on), without (off), or with an earlier run's (filled)."""
 
     NAME: str
-    KIND: Kind
+    KIND: RowKind
     cache: Literal["on", "off", "filled"]
 
     def run(self, job: Job, watch: Watch) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from medtune import files
 from medtune.data.rejections import Rejected
-from medtune.dataset import IMAGES, INDEX, whole
+from medtune.dataset import IMAGES, INDEX, is_stored, whole
 from medtune.images import ImageError, intact, pixel_hash, upright_rgb
 
 UNLISTED = ".unlisted"  # names of what was stored since the index was written; the next run lists or removes it
@@ -68,8 +68,9 @@ class ImageStore:
     def __post_init__(self) -> None:
         max_edge, listed = _read_index(self.root)
         unlisted = self.root / IMAGES / UNLISTED
-        self.written = {stored.name for stored in listed}
-        self.written |= set(unlisted.read_text(encoding="utf-8").split() if unlisted.exists() else [])
+        written = {stored.name for stored in listed}
+        written |= set(unlisted.read_text(encoding="utf-8", errors="replace").split() if unlisted.exists() else [])
+        self.written = {name for name in written if is_stored(name)}
         self.known = {stored.path: stored for stored in listed if stored.path and max_edge == self.max_edge}
         (self.root / IMAGES).mkdir(parents=True, exist_ok=True)
 
@@ -92,11 +93,11 @@ class ImageStore:
         No record shows it any more. What else is in the folder may be the person's and stays.
         """
         rows = list(self.used.values())
-        header = json.dumps({"max_edge": self.max_edge})
+        header = json.dumps(files.sealed({"max_edge": self.max_edge}))
         for name in {*self.written, *(stored.name for stored in rows)} - {""}:
             if name not in names:
                 (self.root / name).unlink(missing_ok=True)
-        files.write_jsonl(self.root / INDEX, [header, *(json.dumps(asdict(row)) for row in rows)])
+        files.write_jsonl(self.root / INDEX, [header, *(json.dumps(files.sealed(asdict(row))) for row in rows)])
         (self.root / IMAGES / UNLISTED).unlink(missing_ok=True)
 
     def _store(self, picture: Picture) -> StoredImage:
@@ -160,14 +161,17 @@ def state_hash(root: Path, max_edge: int) -> str:
 
 
 def _read_index(root: Path) -> tuple[int, list[StoredImage]]:
-    """The size limit of the images the index lists, and the images."""
-    path = root / INDEX
-    if not path.exists():
-        return 0, []
-    header, *rows = [row for _, row in files.read_jsonl(path)] or [{}]
-    return header.get("max_edge", 0), [
-        StoredImage(**{**row, "state": tuple(row["state"]) if row["state"] else None}) for row in rows
-    ]
+    """The size limit of the images the index lists, and the images; what is damaged in it is not listed."""
+    header, *rows = list(files.read_sealed(root / INDEX)) or [None]
+    listed = [_listed(row) for row in rows if row is not None]
+    return (header or {}).get("max_edge", 0), [stored for stored in listed if stored is not None]
+
+
+def _listed(row: files.Json) -> StoredImage | None:
+    try:
+        return StoredImage(**{**row, "state": tuple(row["state"]) if row["state"] else None})
+    except (KeyError, TypeError):
+        return None
 
 
 def _state(path: Path | None) -> tuple[int, int] | None:

@@ -78,6 +78,7 @@ def read(source: Path, family: Family, scale: float | None = None) -> Foreign:
         raise UserError(tr("{folder}: no adapter weights ({names})", folder=source, names=", ".join(FILES)))
     Shard.open(path)  # says what is wrong with a file that is cut short or none
     stored = adapters.load_arrays(path)
+    adapters.check_finite(stored, str(path))
     layout = _peft if "peft_type" in config else _mlx
     found = layout(source, family, config, stored)
     return found if scale is None else replace(found, scale=scale)

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from medtune.errors import UserError
 from medtune.i18n import tr
 
+LONGEST = 2**26  # bytes of an answer that are read
 LMSTUDIO = "http://127.0.0.1:1234"
 LONGEST = 2**26  # bytes of an answer
 HOST_NAME = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+")  # or an address of IPv6
@@ -59,11 +60,22 @@ class Server:
         return []
 
     def complete(self, model: str, messages: Iterable[Mapping[str, Any]], max_tokens: int) -> str:
-        """The greedy answer to OpenAI-style messages (see ``with_images``)."""
-        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stream": False, **GREEDY}
-        return self._call("/v1/chat/completions", asked)["choices"][0]["message"]["content"]
+        """The greedy answer to OpenAI-style messages (see ``with_images``).
 
-    def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        An answer without content is an empty one: a thinking model that did not come to its answer says nothing.
+        """
+        path = "/v1/chat/completions"
+        asked = {"model": model, "messages": list(messages), "max_tokens": max_tokens, "stream": False, **GREEDY}
+        said = self._call(path, asked)
+        try:
+            content = said["choices"][0]["message"].get("content")
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise _not_openai(self.url + path, said) from None
+        if not isinstance(content, (str, type(None))):
+            raise _not_openai(self.url + path, said)
+        return content or ""
+
+    def _call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {self.token}"} if self.token else {}
         )
@@ -74,9 +86,11 @@ class Server:
                 said = json.loads(answer.read(LONGEST))
         except urllib.error.HTTPError as error:
             raise _refusal(self.url + path, error) from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # timeouts are OSErrors; or what is no JSON
-            raise NotRunning(self.url + path, str(error)) from None
-        if isinstance(said, dict) and "error" in said:  # LM Studio answers an unknown path with 200 and an error
+        except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:  # timeouts are OSErrors
+            raise NotRunning(self.url + path, str(error)[:300]) from None
+        if not isinstance(said, dict):
+            raise _not_openai(self.url + path, said)
+        if said.get("error"):  # LM Studio answers an unknown path with 200 and an error
             kind = UnknownPath if "endpoint" in str(said["error"]).lower() else UserError
             raise kind(tr("{url}: {error}", url=self.url + path, error=said["error"]))
         return said
@@ -136,6 +150,11 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _not_openai(url: str, said: Any) -> UserError:
+    shown = json.dumps(said, ensure_ascii=False)[:200]
+    return UserError(tr("{url}: an answer of an unknown form ({said}); is it LM Studio's server?", url=url, said=shown))
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> UserError:

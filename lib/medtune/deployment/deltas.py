@@ -14,7 +14,7 @@ import mlx.core as mx
 from medtune.deployment.matrices import Matrix
 from medtune.errors import raise_all
 from medtune.i18n import tr
-from medtune.model.adapters import AdapterConfig, read_tensors
+from medtune.model.adapters import AdapterConfig, check_finite, read_tensors
 from medtune.run import WEIGHTS
 
 
@@ -81,7 +81,8 @@ def read(folder: Path, weights: str = WEIGHTS) -> list[Delta]:
 
 
 def paired(stored: dict[str, mx.array], scale: float, dora: bool, where: str) -> list[Delta]:
-    """Tensors by full name -> deltas, sorted by module; a half, a stray or an odd-shaped tensor is refused."""
+    """Tensors by full name -> deltas, by module; a half, a stray, an odd-shaped or a not finite one is refused."""
+    check_finite(stored, where)
     tensors = {name: value.astype(mx.float32) for name, value in stored.items()}
     leaves = {"lora_a", "lora_b", "m"} if dora else {"lora_a", "lora_b"}
     found: dict[str, set[str]] = {}

@@ -19,6 +19,7 @@ from medtune.i18n import tr
 from medtune.model import libraries, templates
 from medtune.model.base import Base
 from medtune.model.tensors import Weights
+from medtune.receipt import Receipt
 from medtune.run import PREDICTIONS, WEIGHTS, Run
 from medtune.schemas import DeployConfig
 
@@ -106,10 +107,17 @@ class Deployment:
 
 
 def plan(run: Run, base: Base, config: DeployConfig, *, remote: bool = False) -> Deployment:
-    """Read base and adapters and decide everything; ``remote``: the proof may ask an LM Studio on another machine."""
+    """Read base and adapters and decide everything; adapters that change nothing are refused.
+
+    ``remote``: the proof may ask an LM Studio on another machine.
+    """
     folder.check(base)
     weights = Weights.open(base.path)
     changes = fuse.plan(weights, base.quantization, deltas.read(run.path), config.precision)
+    if not any(change.fidelity.relative > 0 for change in changes):
+        raise UserError(
+            tr("{path}: the adapters change nothing: as they were before any training; train further", path=run.weights)
+        )
     prompt = _system_prompt(run, config.system_prompt)
     with templates.tried(base.chat_template, base.path), libraries.reading(base.path):
         chat_template = template.with_system_prompt(base.chat_template, prompt)
@@ -197,6 +205,21 @@ def refuse(verdict: Verdict) -> None:
         raise UserError(tr("refused at {level} ({name}): {note}", level=verdict.level, name=name, note=note))
 
 
+def check_unchanged(receipt: Receipt, run: Run) -> None:
+    """Refuse a folder whose files are no longer those its receipt names; ones that are the base's own L0 compares."""
+    ours = {Path(name): digest for name, digest in receipt.outputs.items() if Path(name).name not in folder.VERBATIM}
+    changed = [path for path, digest in ours.items() if files.lost(path, digest)]
+    if changed:
+        raise UserError(
+            tr(
+                "{folder}: changed since it was deployed ({names}); run `{command}` again",
+                folder=receipt.results["folder"],
+                command=run.command("deploy"),
+                names=", ".join(path.name for path in changed),
+            )
+        )
+
+
 def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None], run: Run) -> list[Verdict]:
     """Say each verdict as it comes; the first failed one is a UserError."""
     seen = []
@@ -260,7 +283,7 @@ def inputs(run: Run, base: Base, config: DeployConfig) -> dict[str, str]:
     """What decides a deploy: the adapters, the base, and where the folder goes (LM Studio may be installed later)."""
     place = str(Place.of(run.path, config).folder.absolute())
     return {
-        WEIGHTS: files.sha256(run.weights),
+        WEIGHTS: files.digest(run.weights),
         "base_model": base.weights_hash,
         "folder": files.hash_of(place),
     }

@@ -32,7 +32,7 @@ EXPERT = re.compile(r"(.+\.mlp)\.switch_mlp\.(gate|up|down)_proj")
 
 
 @dataclass(frozen=True)
-class Piece:
+class Exported:
     """A tensor to be written and how to make its numbers."""
 
     entry: HeaderEntry
@@ -91,7 +91,7 @@ def _write(source: Path, out: Path, config: dict[str, Any], family: Family) -> N
     files.write_json(out / "config.json", kept)
 
 
-def pieces(weights: Weights, quantization: dict[str, Any] | None, family: Family) -> Iterator[Piece]:
+def pieces(weights: Weights, quantization: dict[str, Any] | None, family: Family) -> Iterator[Exported]:
     """Every tensor of the exported model, packed ones unpacked, experts joined."""
     for name, tensor in weights.tensors.items():
         module, _, leaf = name.rpartition(".")
@@ -112,7 +112,7 @@ def pieces(weights: Weights, quantization: dict[str, Any] | None, family: Family
 
 def _experts(
     weights: Weights, quantization: dict[str, Any] | None, family: Family, mlp: str, part: str
-) -> Iterator[Piece]:
+) -> Iterator[Exported]:
     """A layer's `experts.gate_up_proj` (E, K, 2N), gate and up side by side, and `experts.down_proj` (E, K, N).
 
     Of a text-only model `experts.<e>.gate_proj`, `up_proj` and `down_proj` (N, K) of each expert e.
@@ -135,8 +135,8 @@ def _experts(
     yield _piece(family.hf_name(f"{mlp}.experts.{name}"), joined, (count, columns, rows * len(found)))
 
 
-def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> Piece:
-    return Piece(HeaderEntry(name, "BF16", shape), make)
+def _piece(name: str, make: Callable[[], mx.array], shape: tuple[int, ...]) -> Exported:
+    return Exported(HeaderEntry(name, "BF16", shape), make)
 
 
 def whole(matrix: Matrix, expert: int | None = None) -> mx.array:
@@ -155,13 +155,13 @@ def _moved(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], shape[4], *shape[1:4])
 
 
-def _bf16(piece: Piece) -> bytes:
+def _bf16(piece: Exported) -> bytes:
     return np.array(piece.make().astype(mx.bfloat16).view(mx.uint16)).tobytes()
 
 
-def _groups(made: list[Piece]) -> Iterator[list[Piece]]:
+def _groups(made: list[Exported]) -> Iterator[list[Exported]]:
     """Cut the pieces into files of about SHARD bytes."""
-    group: list[Piece] = []
+    group: list[Exported] = []
     for piece in made:
         group.append(piece)
         if sum(item.entry.nbytes for item in group) >= SHARD:

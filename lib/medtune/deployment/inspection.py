@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,12 +60,13 @@ def _facts(path: Path) -> Iterator[str]:
     yield f"  {config.get('model_type', '?')} · {bits} · {vision}"
     found = list(path.glob("model*.safetensors"))
     if found:
-        weights = tensors.Weights.open(path)
-        yield tr(
-            "  {n} tensors in {files} files, {size}",
-            n=len(weights.tensors),
-            files=len(weights.shards),
-            size=files.megabytes(weights.nbytes),
-        )
+        with suppress(UserError):  # it stands among the problems
+            weights = tensors.Weights.open(path)
+            yield tr(
+                "  {n} tensors in {files} files, {size}",
+                n=len(weights.tensors),
+                files=len(weights.shards),
+                size=files.megabytes(weights.nbytes),
+            )
     for name in folder.template_of(path):
         yield tr("  chat template in {name}", name=name)

@@ -47,18 +47,17 @@ def write(home: Path, name: str, system_prompt: str, work: Path) -> bool:
     if place.exists() and not _ours(place, work):
         return False
     files.write_json(place, preset(name, system_prompt))
-    files.write_json(work / RECORD, {"path": str(place), "sha256": files.sha256(place)})
+    files.write_json(work / RECORD, files.sealed({"path": str(place), "sha256": files.sha256(place)}))
     return True
 
 
 def remove(work: Path) -> None:
     """Take away the preset that ``work`` remembers, if it is still as we wrote it."""
-    if (work / RECORD).exists():
-        place = Path(files.read_json(work / RECORD)["path"])
-        if _ours(place, work):
-            place.unlink()
+    place = Path(files.remembered(work / RECORD).get("path", ""))
+    if _ours(place, work):
+        place.unlink()
 
 
 def _ours(place: Path, work: Path) -> bool:
-    record = files.read_json(work / RECORD) if (work / RECORD).exists() else {}
-    return record.get("path") == str(place) and place.exists() and files.sha256(place) == record["sha256"]
+    record = files.remembered(work / RECORD)  # damaged: then the preset counts as the person's own
+    return record.get("path") == str(place) and place.exists() and files.sha256(place) == record.get("sha256")

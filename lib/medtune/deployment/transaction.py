@@ -80,9 +80,8 @@ class Place:
     @property
     def is_ours(self) -> bool:
         """Whether the folder was put there by us, under this very spelling."""
-        if not self.ours.exists():
-            return False
-        return Path(files.read_json(self.ours)["folder"]).parts[-2:] == (self.publisher, self.name)
+        noted = files.remembered(self.ours).get("folder")
+        return isinstance(noted, str) and Path(noted).parts[-2:] == (self.publisher, self.name)
 
 
 @contextmanager
@@ -128,7 +127,8 @@ def recover(place: Place) -> None:
     if place.swap.exists():
         if not place.folder.exists() and place.previous.exists():  # killed between two renames
             os.rename(place.previous, place.folder)
-        if disk.inode(place.folder) == files.read_json(place.swap)["inode"]:  # the new one is in place
+        new = files.remembered(place.swap).get("inode")
+        if new is None or disk.inode(place.folder) == new:  # the new one is in place; where none can tell, keep both
             _settle(place)
         place.swap.unlink()
     for left in (place.incoming, place.trash):
@@ -173,8 +173,8 @@ def commit(place: Place) -> None:
         disk.sync(path)
     disk.sync(place.incoming)
     place.folder.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(place.ours, {"folder": str(place.folder)})
-    files.write_json(place.swap, {"inode": disk.inode(place.incoming)})
+    files.write_json(place.ours, files.sealed({"folder": str(place.folder)}))
+    files.write_json(place.swap, files.sealed({"inode": disk.inode(place.incoming)}))
     if not place.folder.exists():
         os.rename(place.incoming, place.folder)
     elif not disk.exchange(place.incoming, place.folder):  # no such call here: for a moment the target is missing
@@ -189,12 +189,18 @@ def rollback(place: Place) -> None:
     """Exchange the present version with the previous one; doing it twice changes nothing."""
     if not (place.folder.exists() and place.previous.exists()):
         raise UserError(tr("{folder}: no previous version; nothing was changed", folder=place.folder))
-    files.write_json(place.swap, {"inode": disk.inode(place.previous)})
+    files.write_json(place.swap, files.sealed({"inode": disk.inode(place.previous)}))
     if not disk.exchange(place.previous, place.folder):
         os.rename(place.folder, place.incoming)
         os.rename(place.previous, place.folder)
     _settle(place)
     place.swap.unlink()
+
+
+def take_back(place: Place) -> None:
+    """``withdraw`` for one that holds no lock."""
+    with locked(place):
+        withdraw(place)
 
 
 def withdraw(place: Place) -> None:

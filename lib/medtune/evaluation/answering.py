@@ -21,6 +21,8 @@ def answer(base: Base, sides: Sequence[Side], items: Sequence[Item], store: Pred
     """Fill ``store`` with the answers of every side to every item; returns how many had to be generated."""
     missing = {side.model: store.missing(side, items) for side in sides}
     total = sum(map(len, missing.values()))
+    if store.damaged:
+        print(tr("{path}: {n} damaged answers; asked again", path=store.path, n=store.damaged), flush=True)
     if total:
         run = next(side.adapters for side in sides if side.model == "tuned" and side.adapters)
         renderer, model = Renderer(base, Run(run).max_image_edge), TunedModel(base)

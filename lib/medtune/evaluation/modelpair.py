@@ -16,7 +16,7 @@ from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.receipt import MANIFEST, TRAINING
 from medtune.records import DIMENSIONS
-from medtune.run import WEIGHTS, Run
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import EvalConfig
 
 
@@ -30,7 +30,9 @@ class ModelPair:
 
     @classmethod
     def open(cls, run: Run, baseline: Run | None = None) -> ModelPair:
-        """A UserError where the base model is no longer the one trained on, or the runs have different ones."""
+        """A UserError where base model or adapters are no longer those of the training, or the bases differ."""
+        for one in (run, *([baseline] if baseline else [])):
+            one.as_trained(WEIGHTS, CONFIG)
         base = Base.of_training(run.training.results)
         if baseline is not None:
             other = baseline.training.results["base_model"]
@@ -55,8 +57,8 @@ class ModelPair:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """Sha256 of the adapters, and of the baseline's where it has any."""
-        found = {WEIGHTS: files.sha256(self.run.weights)}
-        return found if self.baseline is None else {**found, "baseline": files.sha256(self.baseline.weights)}
+        found = {WEIGHTS: files.digest(self.run.weights)}
+        return found if self.baseline is None else {**found, "baseline": files.digest(self.baseline.weights)}
 
     def items(self, data: Path, settings: EvalConfig) -> list[Item]:
         """The test split of ``data``, which must be what the run was trained on, and the recommended cases.
@@ -83,7 +85,7 @@ class ModelPair:
                     data=data,
                     run=self.run.path,
                     path=recorded["path"],
-                    command=origin.command("train", files.beside(self.run.path), self.run.origin),
+                    command=origin.command("train", origin.beside(self.run.path), self.run.origin),
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)

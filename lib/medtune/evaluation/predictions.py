@@ -1,4 +1,7 @@
-"""Every answer of an evaluation, on disk before it is scored: nothing that was said once is generated again."""
+"""Every answer of an evaluation, on disk before it is scored: nothing that was said once is generated again.
+
+Each row carries a checksum of itself: a damaged one is not there, for anybody who reads them.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,22 @@ class Prediction:
     seconds: float
 
 
+SHOWN = {"id", "model", "split", "dim", "prompt", "images", "reference", "answer", "finish"}  # in every row
+ROW = {*SHOWN, *Prediction.__dataclass_fields__}
+
+
 class Predictions:
-    """The answers stored at ``path``, by key; the file is replaced as a whole, so a killed run leaves a whole one."""
+    """The answers stored at ``path``, by key; the file is replaced as a whole, so a killed run leaves a whole one.
+
+    ``damaged``: how many rows were not read, since they are not as they were written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        rows = files.read_jsonl(path) if path.exists() else ()
+        found, self.damaged = read(path)
         names = Prediction.__dataclass_fields__
-        self._found = {row["key"]: Prediction(**{name: row[name] for name in names}) for _, row in rows}
+        stored = [Prediction(**{name: row[name] for name in names}) for row in found if set(names) <= set(row)]
+        self._found = {prediction.key: prediction for prediction in stored}
 
     def missing(self, side: Side, items: Sequence[Item]) -> list[Item]:
         """The items this model has not answered yet."""
@@ -79,6 +90,13 @@ class Predictions:
         files.write_jsonl(self.path, rows)
 
 
+def read(path: Path) -> tuple[list[Json], int]:
+    """The rows as they were written, and how many others there are; none where there is no file."""
+    rows = list(files.read_sealed(path))
+    found = [row for row in rows if row is not None and SHOWN <= set(row) <= ROW]
+    return found, len(rows) - len(found)
+
+
 def _row(item: Item, side: Side, prediction: Prediction) -> str:
     row: Json = {
         "id": item.id,
@@ -90,4 +108,4 @@ def _row(item: Item, side: Side, prediction: Prediction) -> str:
         "reference": item.reference,
         **asdict(prediction),
     }
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(files.sealed(row), ensure_ascii=False)

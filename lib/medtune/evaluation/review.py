@@ -79,7 +79,7 @@ def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Review]:
 
 def save(path: Path, reviews: Iterable[Review]) -> None:
     """Keep the reviews beside the predictions they are about."""
-    files.write_jsonl(path, [json.dumps(asdict(review), ensure_ascii=False) for review in reviews])
+    files.write_jsonl(path, [json.dumps(files.sealed(asdict(review)), ensure_ascii=False) for review in reviews])
 
 
 def summary(reviews: Sequence[Review]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
 from medtune.model.claim import MARK
 from medtune.model.tensors import Shard
-from medtune.run import CONFIG, WEIGHTS
+from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import Lora
 
 ADAPTED = (LoRALinear, LoRASwitchLinear, DoRALinear)
@@ -59,14 +59,19 @@ class AdapterConfig:
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Read a folder's adapter_config.json; one that does not name full paths is refused."""
+        """Read a folder's adapter_config.json, as its training left it; one that lacks full paths is refused."""
+        Run(folder).as_trained(CONFIG)
         path = folder / CONFIG
         raw = files.read_object(path)
         parameters = raw.get("lora_parameters")
         missing = [key for key in ("rank", "scale", "keys") if key not in (parameters or {})]
         if missing:
             raise UserError(
-                f"{path}: lora_parameters lacks {', '.join(missing)}; import it with tools/import_adapter.py"
+                tr(
+                    "{path}: lora_parameters lacks a usable {keys}; import it with tools/import_adapter.py",
+                    path=path,
+                    keys=", ".join(missing),
+                )
             )
         try:
             stated = _Stated.model_validate(parameters)
@@ -135,7 +140,10 @@ def _wrap(model: nn.Module, config: AdapterConfig) -> None:
 
 
 def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfig:
-    """Put the adapters of ``folder`` onto a fresh base; every mismatch of names or shapes is listed and refused."""
+    """Put the adapters of ``folder`` onto a fresh base, as they were trained.
+
+    Every mismatch of names or shapes is listed and refused.
+    """
     config = AdapterConfig.read(folder)
     _wrap(model, config)
     load_tensors(model, folder / weights)
@@ -143,14 +151,20 @@ def load(model: nn.Module, folder: Path, weights: str = WEIGHTS) -> AdapterConfi
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:
-    """The tensors of an adapter file by full name; a UserError where it is missing or damaged."""
+    """The tensors of an adapter file by full name; a UserError where it is missing, damaged or not finite.
+
+    In the folder of a finished run it must be what the training left.
+    """
+    Run(path.parent).as_trained(path.name)
     try:
         Shard.open(path)  # MLX would find a short file only when it reads the tensors
     except FileNotFoundError:
         raise UserError(tr("{path}: no such adapter file; bring it back or train again", path=path)) from None
     except UserError:
         raise UserError(tr("{path}: damaged; bring it back or train again", path=path)) from None
-    return load_arrays(path)
+    stored = load_arrays(path)
+    check_finite(stored, str(path))
+    return stored
 
 
 def load_arrays(path: Path) -> dict[str, mx.array]:
@@ -164,6 +178,22 @@ def load_arrays(path: Path) -> dict[str, mx.array]:
             tr("{path}: cannot be read ({error}); download the model again", path=path, error=libraries.shown(error))
         ) from None
     return stored
+
+
+def check_finite(tensors: Mapping[str, mx.array], where: str) -> None:
+    """Raise a UserError that names the tensors with a NaN or an infinity among their numbers."""
+    spoiled = [name for name, value in tensors.items() if not mx.isfinite(value).all().item()]
+    if spoiled:
+        raise UserError(
+            tr(
+                "{where}: {n} of {all} tensors hold numbers that are not finite (first: {first}): a training that "
+                "diverged; take an earlier checkpoint, or train with a lower learning rate",
+                where=where,
+                n=len(spoiled),
+                all=len(tensors),
+                first=spoiled[0],
+            )
+        )
 
 
 def load_tensors(model: nn.Module, path: Path) -> None:
@@ -187,7 +217,11 @@ def tensors(model: nn.Module) -> dict[str, mx.array]:
 
 
 def save_tensors(path: Path, tensors: dict[str, mx.array], mark: str = "") -> None:
-    """Write adapter tensors atomically; the header says that they are MLX's, and by ``mark`` what made them."""
+    """Write adapter tensors atomically; the header says that they are MLX's, and by ``mark`` what made them.
+
+    What is not finite is refused.
+    """
+    check_finite(tensors, str(path))
     arrays.save(path, tensors, {"format": "mlx"} | ({MARK: mark} if mark else {}))
 
 

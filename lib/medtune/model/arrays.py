@@ -49,11 +49,16 @@ def flat(tree: Any) -> dict[str, mx.array]:
 def save(path: Path, tensors: dict[str, mx.array], metadata: dict[str, str]) -> None:
     """Write a safetensors file atomically; a UserError where the disk does not take it."""
     with files.atomic(path) as partial:
-        try:
-            mx.save_safetensors(str(partial), tensors, metadata)
-        except RuntimeError as error:
-            if not str(error).startswith(UNWRITTEN):
-                raise
-            raise UserError(
-                tr("{path}: could not be written ({fault}); make room on the disk", path=path, fault=error)
-            ) from None
+        write(partial, tensors, metadata, path)
+
+
+def write(path: Path, tensors: dict[str, mx.array], metadata: dict[str, str], name: Path) -> None:
+    """Write a safetensors file; where the disk does not take it, a UserError that calls it ``name``."""
+    try:
+        mx.save_safetensors(str(path), tensors, metadata)
+    except RuntimeError as error:
+        if not str(error).startswith(UNWRITTEN):
+            raise
+        raise UserError(
+            tr("{path}: could not be written ({fault}); make room on the disk", path=name, fault=error)
+        ) from None

@@ -205,7 +205,8 @@ class Base:
             return files.read_object(self.path / name)
         if name not in PARTS or not (self.path / PROCESSORS).exists():
             return None
-        return files.read_object(self.path / PROCESSORS).get(PARTS[name])
+        found = files.read_object(self.path / PROCESSORS).get(PARTS[name])
+        return found if isinstance(found, dict) else None
 
     def processor(self) -> Any:
         """mlx-vlm's processor: ``.tokenizer`` and ``.image_processor``, the latter None for a text-only model."""
@@ -227,7 +228,10 @@ class Base:
         from medtune.model import runtime
 
         guard.check(self.path)
-        _ = self.family, [Shard.open(path) for path in self.path.glob("*.safetensors")]  # what may be loaded is known
+        _ = (
+            self.family,
+            [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")],
+        )  # what may be loaded is known
         with libraries.reading(self.path):
             if self.sees:
                 from mlx_vlm.utils import load_model
@@ -249,6 +253,7 @@ class Base:
         if getattr(getattr(found, "tokenizer", None), "backend_tokenizer", None) is None:
             problems.append(tr("no tokenizer.json that can be used; download the model again"))
         if self.sees:
+            problems += self._strange_tokens(found.tokenizer)
             tower, seen = self.config["vision_config"], getattr(found, "image_processor", None)
             for key, theirs in (
                 ("patch_size", "patch_size"),
@@ -267,6 +272,19 @@ class Base:
                         )
                     )
         raise_all(problems, str(self.path))
+
+    def _strange_tokens(self, tokenizer: Any) -> Iterator[str]:
+        """Of the tokens that stand for images and videos, which a text must not hold."""
+        added, ids = (
+            tokenizer.added_tokens_decoder,
+            [self.config.get(key) for key in ("image_token_id", "video_token_id")],
+        )
+        if any(index is not None and index not in added for index in ids) or ids[0] == ids[1] is not None:
+            yield tr(
+                "image_token_id and video_token_id of config.json ({found}) are no two special tokens; download the "
+                "model again",
+                found=", ".join(map(str, ids)),
+            )
 
     def _hash(self, names: tuple[str, ...]) -> str:
         return files.hash_of([[name, files.sha256(self.path / name)] for name in names if (self.path / name).exists()])

@@ -6,6 +6,7 @@ when it is opened. Nothing of that belongs to weights, so a folder that has it i
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -115,7 +116,7 @@ def _of_path(folder: Path, path: Path, beside: Sequence[str]) -> Iterator[Proble
         yield {"fault": "name", "file": ascii(name)}
         return
     if path.is_symlink() and not _stays(folder, path):
-        yield {"fault": "leads_out", "file": name, "target": str(path.resolve())}
+        yield {"fault": "leads_out", "file": name, "target": os.readlink(path)}
         return
     top, suffix = path.parent == folder, path.suffix.lower()
     if suffix in CODE and not path.is_dir():

@@ -32,7 +32,8 @@ def reading(folder: Path, culprit: Callable[[], str] = str, said: Callable[[str]
         raise
     except Exception as error:
         system = isinstance(error, OSError) and error.errno is not None
-        if system or is_out_of_memory(error) or _is_ours(error):
+        theirs = type(error) is Exception  # what tokenizers raises, from no frame of its own
+        if system or is_out_of_memory(error) or (_is_ours(error) and not theirs):
             raise
         if said is not None:
             raise UserError(said(shown(error))) from None

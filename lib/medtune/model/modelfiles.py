@@ -16,13 +16,13 @@ from medtune.i18n import tr
 from medtune.model import families
 
 Width = Annotated[int, Field(ge=1, le=2**20)]  # of a layer: hidden sizes, heads
-Count = Annotated[int, Field(ge=0, le=2**12)]  # of layers, experts
+SmallCount = Annotated[int, Field(ge=0, le=2**12)]  # of layers, experts
 Some = Annotated[int, Field(ge=1, le=2**12)]
 Edge = Annotated[int, Field(ge=1, le=2**10)]  # of patches and windows
 Pixels = Annotated[int, Field(ge=0, le=2**40)]
 Vocabulary = Annotated[int, Field(ge=1, le=2**24)]
 Token = Annotated[int, Field(ge=-1, le=2**24)]
-Positive = Annotated[float, Field(gt=0)]
+AboveZero = Annotated[float, Field(gt=0)]
 
 
 class _Part(BaseModel):
@@ -35,8 +35,8 @@ class Rope(_Part):
     """`rope_scaling` or `rope_parameters`."""
 
     mrope_section: list[Width] | None = Field(None, min_length=3, max_length=3)
-    factor: Positive | None = None
-    rope_theta: Positive | None = None
+    factor: AboveZero | None = None
+    rope_theta: AboveZero | None = None
 
 
 class Language(_Part):
@@ -50,17 +50,17 @@ class Language(_Part):
     intermediate_size: Width | None = None
     vocab_size: Vocabulary | None = None
     rms_norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
-    rope_theta: Positive | None = None
+    rope_theta: AboveZero | None = None
     rope_scaling: Rope | None = None
     rope_parameters: Rope | None = None
     tie_word_embeddings: bool | None = None
     attention_bias: bool | None = None
     mlp_bias: bool | None = None
-    num_experts: Count | None = None
+    num_experts: SmallCount | None = None
     num_experts_per_tok: Some | None = None
     moe_intermediate_size: Width | None = None
     decoder_sparse_step: Some | None = None
-    mlp_only_layers: list[Count] | None = None
+    mlp_only_layers: list[SmallCount] | None = None
     max_position_embeddings: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -79,7 +79,7 @@ class Language(_Part):
         return self
 
 
-class Tower(_Part):
+class VisionConfig(_Part):
     """`vision_config`, whose keys differ between the families."""
 
     depth: Some | None = None
@@ -95,11 +95,11 @@ class Tower(_Part):
     spatial_merge_size: Edge | None = None
     window_size: Width | None = None
     num_position_embeddings: Annotated[int, Field(ge=1, le=2**24)] | None = None
-    deepstack_visual_indexes: list[Count] | None = Field(None, max_length=2**8)
-    fullatt_block_indexes: list[Count] | None = Field(None, max_length=2**12)
+    deepstack_visual_indexes: list[SmallCount] | None = Field(None, max_length=2**8)
+    fullatt_block_indexes: list[SmallCount] | None = Field(None, max_length=2**12)
 
     @model_validator(mode="after")
-    def _agree(self) -> Tower:
+    def _agree(self) -> VisionConfig:
         if self.depth and max(self.deepstack_visual_indexes or [0]) >= self.depth:
             raise ValueError(tr("deepstack_visual_indexes: beyond depth"))
         return self
@@ -132,11 +132,18 @@ class Config(Language):
 
     model_type: str
     text_config: Language | None = None
-    vision_config: Tower | None = None
+    vision_config: VisionConfig | None = None
     quantization: Packing | None = None
     quantization_config: Packing | None = None
     image_token_id: Token | None = None
+    video_token_id: Token | None = None
     eos_token_id: Token | list[Token] | None = None
+
+    @model_validator(mode="after")
+    def _sees_or_not(self) -> Config:
+        if "vision_config" in self.model_fields_set and self.vision_config is None:
+            raise ValueError(tr("vision_config: null; a text-only model has no such key"))
+        return self
 
 
 class Generation(_Part):
@@ -146,17 +153,17 @@ class Generation(_Part):
 
 
 class Images(_Part):
-    """preprocessor_config.json, and `image_processor` in processor_config.json."""
+    """preprocessor_config.json, and `image_processor` in processor_config.json; null is no default to mlx-vlm."""
 
-    patch_size: Edge | None = None
-    temporal_patch_size: Edge | None = None
-    merge_size: Edge | None = None
+    patch_size: Edge = 16
+    temporal_patch_size: Edge = 2
+    merge_size: Edge = 2
     min_pixels: Annotated[int, Field(ge=0, le=2**26)] | None = None
     max_pixels: Pixels | None = None
     size: dict[str, Pixels | None] | None = None
-    image_mean: list[float] | None = Field(None, min_length=3, max_length=3)
-    image_std: list[Positive] | None = Field(None, min_length=3, max_length=3)
-    rescale_factor: Positive | None = None
+    image_mean: list[float] = Field([0.5] * 3, min_length=3, max_length=3)
+    image_std: list[AboveZero] = Field([0.5] * 3, min_length=3, max_length=3)
+    rescale_factor: AboveZero = 1 / 255
     do_rescale: bool | None = None
     do_normalize: bool | None = None
     do_convert_rgb: bool | None = None
@@ -252,7 +259,7 @@ def _missing(config: Mapping[str, Any]) -> Iterator[str]:
         return
     text = {**config, **(config.get("text_config") or {})}
     parts: list[tuple[Mapping[str, Any], tuple[str, ...]]] = [(text, families.SIZES)]
-    if family.vision and config.get("vision_config"):
+    if family.vision and "vision_config" in config:
         parts.append((config["vision_config"], family.vision.sizes))
     for part, names in parts:
         yield from (tr("{key}: missing key", key=name) for name in names if part.get(name) is None)

@@ -18,7 +18,7 @@ from medtune.dataset import again
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.images import BROKEN, ImageError, upright_rgb
-from medtune.model import padding, templates
+from medtune.model import libraries, padding, templates
 from medtune.model.base import Base
 from medtune.model.transcript import Transcriber, Way
 from medtune.records import Message, Record, Span
@@ -113,7 +113,7 @@ class Renderer:
                 token_weights.append(float(record.label) if piece.owner in spoken else 0.0)
                 answer.append(piece.owner == last)
                 continue
-            encoding = self._encoder.encode(piece.text, add_special_tokens=False)
+            encoding = self._encoding(piece.text)
             for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
                 found = piece.owned(start, end)
                 learned = found.owner in spoken
@@ -126,6 +126,10 @@ class Renderer:
                 answer.append(found.owner == last)
         return tokens, token_weights, answer
 
+    def _encoding(self, text: str) -> Any:
+        with libraries.reading(self.base.path, lambda: "tokenizer.json"):
+            return self._encoder.encode(text, add_special_tokens=False)
+
     def prompt(self, messages: Sequence[Message], images: Sequence[Path] = ()) -> Example:
         """A conversation that waits for the assistant's turn, as an example without weights."""
         tokens: list[int] = []
@@ -133,7 +137,7 @@ class Renderer:
             if piece.special is not None:
                 tokens.append(piece.special)
             else:
-                tokens += self._encoder.encode(piece.text, add_special_tokens=False).ids
+                tokens += self._encoding(piece.text).ids
         return self._example("", tokens, [0.0] * len(tokens), [False] * len(tokens), tuple(images))
 
     def as_served(self, record: Record, example: Example) -> bool:

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Any
 
-SECONDS = 5  # of the processor; a template takes a thousandth
+SECONDS = 2  # of the processor; a template takes a thousandth
 MEMORY = 2**30  # bytes, of the whole process
 LONGEST = 2**22  # characters of a greeting
 TOO_MUCH = 3

@@ -15,7 +15,7 @@ from medtune.i18n import tr
 from medtune.model import template_trial
 
 TRIED = "MEDTUNE_TEMPLATE"  # hash of the template that passed, for this process and those it starts
-PATIENCE = 30  # seconds: of a busy machine, since the trial bounds its own
+PATIENCE = 15  # seconds: of a busy machine, since the trial bounds its own
 
 
 @contextmanager

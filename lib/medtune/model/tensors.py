@@ -174,13 +174,13 @@ def named_by(index: Path) -> list[str]:
     if not index.exists():
         return []
     found = files.read_object(index).get("weight_map") or {}
-    names: list[Any] = list(dict.fromkeys(found.values())) if isinstance(found, dict) else [found]
-    wrong = [name for name in names if not isinstance(name, str) or not name or Path(name).name != name]
+    names: list[Any] = list(found.values()) if isinstance(found, dict) else [found]
+    wrong = [name for name in names if not files.plain(name)]
     if wrong:
         raise UserError(
             tr("{path}: names {found!r}, no file of this folder; download the model again", path=index, found=wrong[0])
         )
-    return sorted(names)
+    return sorted(set(names))
 
 
 def weight_files(folder: Path) -> list[Path]:

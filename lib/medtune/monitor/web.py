@@ -38,7 +38,7 @@ HEADERS = {
 
 def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
     """A server of the page of ``run`` on 127.0.0.1; port 0 takes a free one."""
-    progress = Progress(run)
+    progress = LiveRun(run)
     progress.json()  # what cannot be read is said here, not to every request
     answers = {
         "/": ("text/html; charset=utf-8", page),
@@ -53,7 +53,7 @@ def server(run: Path, port: int = PORT) -> ThreadingHTTPServer:
         ) from None
 
 
-class Progress:
+class LiveRun:
     """The state of a run as the page asks for it; curves are drawn anew only when metrics.jsonl has changed."""
 
     def __init__(self, run: Path) -> None:

@@ -50,14 +50,14 @@ class Chain:
         """(what it is, arguments of Python), in order."""
         run, data, cache = str(self.run), str(self.out / "data"), str(self.out / "cache")
         deploy = ["deploy_to_lmstudio", run, *self._settings("deploy"), "--set", f"home={self.out / 'lmstudio'}"]
-        train = ["train_final", data, *self._settings("train"), "--cache", cache]
+        train = ["train_final", data, *self._settings("train")]
         test = ["test_v2_model", run, data, *self._settings("eval")]
         (self.out / "lmstudio").mkdir(parents=True, exist_ok=True)
         yield from (
             self._tool("prepare_data", *self._settings("data"), "--out", data),
             self._tool(*train, "--out", run, "--plan"),
-            self._tool(*train, "--out", run),
-            self._tool(*train, "--out", str(self.out / "together"), "--hosts", "2"),
+            self._tool(*train, "--out", run, "--cache", cache),
+            self._tool(*train, "--out", str(self.out / "together"), "--cache", cache, "--hosts", "2"),
             self._tool("monitor_training", run, "--once"),
             self._tool(*test),
             self._tool(*test, "--review"),

@@ -23,7 +23,7 @@ HEARD = 200  # bytes of a request that are kept
 
 
 @dataclass
-class Watch:
+class Lookout:
     """What the programs run with ``run`` tried to reach; ``log`` is where their processes write."""
 
     log: Path
@@ -55,12 +55,12 @@ class Watch:
 
 
 @contextmanager
-def watching(log: Path) -> Iterator[Watch]:
+def watching(log: Path) -> Iterator[Lookout]:
     """Yield a watch whose proxy answers, with a refusal, until the end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        watch = Watch(log.absolute(), f"http://127.0.0.1:{listening.getsockname()[1]}")
+        watch = Lookout(log.absolute(), f"http://127.0.0.1:{listening.getsockname()[1]}")
         threading.Thread(target=_refuse, args=(listening, watch.asked), daemon=True).start()
         yield watch
         listening.shutdown(socket.SHUT_RDWR)

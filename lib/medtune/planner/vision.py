@@ -34,19 +34,19 @@ class Tower:
         build = family.vision
         if vision is None or build is None:
             return None
-        hidden = vision[build.hidden]
+        hidden, side = vision[build.hidden], vision["patch_size"]
         return cls(
             path=family.library.tower,
             build=build,
             hidden=hidden,
-            inner=int(hidden * vision.get(build.ratio, 4)) if build.ratio else vision[build.inner],
+            inner=int(hidden * (vision.get(build.ratio) or 4)) if build.ratio else vision[build.inner],
             heads=vision["num_heads"],
             depth=vision["depth"],
             out=vision[build.out],
             merge=vision["spatial_merge_size"],
-            patch=vision.get("in_channels", 3) * vision.get("temporal_patch_size", 2) * vision["patch_size"] ** 2,
+            patch=(vision.get("in_channels") or 3) * (vision.get("temporal_patch_size") or 2) * side**2,
             positions=vision[build.positions] if build.positions else 0,
-            levels=len(vision.get(build.levels, ())),
+            levels=len(vision.get(build.levels) or ()),
         )
 
     def modules(self) -> Iterator[ModuleShape]:

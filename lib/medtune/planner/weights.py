@@ -71,7 +71,7 @@ class LanguageModel:
     def of(cls, config: dict[str, Any]) -> LanguageModel:
         """The language model of this config.json; a UserError names the families where it is of none."""
         family = families.of(config)
-        text = {**config, **config.get("text_config", {})}
+        text = {**config, **(config.get("text_config") or {})}
         return cls(
             family=family,
             hidden=text["hidden_size"],
@@ -81,13 +81,13 @@ class LanguageModel:
             head=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
             inner=text["intermediate_size"],
             vocabulary=text["vocab_size"],
-            tied=text.get("tie_word_embeddings", family.tied),
+            tied=family.tied if text.get("tie_word_embeddings") is None else text["tie_word_embeddings"],
             biased=family.biases(text),
-            experts=text.get("num_experts", 0),
-            experts_per_token=text.get("num_experts_per_tok", 0),
-            expert_inner=text.get("moe_intermediate_size", 0),
-            dense_layers=tuple(text.get("mlp_only_layers", ())),
-            sparse_step=text.get("decoder_sparse_step", 1),
+            experts=text.get("num_experts") or 0,
+            experts_per_token=text.get("num_experts_per_tok") or 0,
+            expert_inner=text.get("moe_intermediate_size") or 0,
+            dense_layers=tuple(text.get("mlp_only_layers") or ()),
+            sparse_step=text.get("decoder_sparse_step") or 1,
         )
 
     def sparse(self, layer: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medtune import dataset, files, origin
 from medtune.errors import UserError
+from medtune.evaluation import predictions
 from medtune.files import Json
 from medtune.metrics import History
 from medtune.origin import Origin
@@ -107,17 +108,13 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
         run=run,
         stages={name: _checked(stage, run, data) for name, stage in stages.items()},
         history=history,
-        predictions=_predictions(run / PREDICTIONS),
+        predictions=tuple(predictions.read(run / PREDICTIONS)[0]),
         baseline=gather(baseline) if baseline else None,
     )
 
 
 def _stage(name: str, path: Path) -> Stage:
     return Stage(name, path, Receipt.found(path))
-
-
-def _predictions(path: Path) -> tuple[Json, ...]:
-    return tuple(row for _, row in files.read_jsonl(path)) if path.exists() else ()
 
 
 def _checked(stage: Stage, run: Path, data: Path | None) -> Stage:

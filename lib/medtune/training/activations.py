@@ -1,7 +1,7 @@
 """Activations on disk: what the frozen trunk makes of each example, computed once.
 
-A store holds them in parts, one per pass that added examples, each written atomically and mapped for reading only: on a
-full disk a write is an error that says so, a write through a map ends the process without a word.
+A store holds them in parts, one per pass that added examples, each memory-mapped and written atomically. Every
+example has a checksum; a run reads it when it asks what is stored, and what is damaged counts as not stored.
 
 Shapes: B examples, T tokens, D hidden size, K deepstack levels, V visual tokens.
 """
@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -26,9 +27,13 @@ from medtune.i18n import tr
 from medtune.model.architecture import Activations
 from medtune.model.padding import TRUNK_TOKENS, padded
 from medtune.model.renderer import Example
+from medtune.training.rowformat import RowFormat
+from medtune.training.rows import Rows
 from medtune.training.trunk import Trunk
 
 PART_INDEX = "index.json"
+PLACE = ("row", "length", "first", "visual")  # of an example in its part: its rows and its visual rows
+_Place = dict[str, int]  # these, and `checksum`; parts of before have none
 
 
 def _alive(pid: int) -> bool:
@@ -41,48 +46,43 @@ def _alive(pid: int) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class RowFormat:
-    """Sizes of one stored row."""
-
-    hidden: int
-    dtype: str  # numpy name of the stored bits: float32, or uint16 for 16-bit floats
-    mlx_dtype: str
-    levels: int  # deepstack levels stored per visual token
-
-    def bytes(self, tokens: int, visual: int) -> int:
-        """Bytes of ``tokens`` tokens of which ``visual`` belong to images."""
-        item = np.dtype(self.dtype).itemsize
-        return tokens * (self.hidden * item + 3 * 4) + visual * (4 + self.levels * self.hidden * item)
-
-    def to_mlx(self, bits: np.ndarray) -> mx.array:
-        """Stored bits as an array of the model's dtype."""
-        array = mx.array(bits)
-        dtype = getattr(mx, self.mlx_dtype)
-        return array if array.dtype == dtype else array.view(dtype)
-
-    def to_bits(self, array: mx.array) -> np.ndarray:
-        """The inverse of ``to_mlx``; waits for the array."""
-        return np.array(array if self.dtype == "float32" else array.view(mx.uint16), copy=False)
-
-
 class Store:
     """Activations on disk by example key; ``folder`` is named by the hash of everything they depend on."""
 
     def __init__(self, folder: Path, form: RowFormat) -> None:
         self.folder, self.form = folder, form
-        self.places: dict[str, tuple[_Part, dict[str, int]]] = {}
+        self.places: dict[str, tuple[_Part, _Place]] = {}
+        self.damaged = 0  # examples that were found not to be as they were stored
         for index in sorted(folder.glob(f"part-*/{PART_INDEX}")):
             self._open(index.parent)
 
     def _open(self, folder: Path) -> None:
-        part = _Part(folder, self.form)
-        for key, place in part.index.items():
-            self.places[key] = (part, place)
+        """A later part replaces what an earlier one has; of a part with a damaged index nothing is stored."""
+        try:
+            index = files.read_json(folder / PART_INDEX)
+        except UserError:
+            index = None
+        if not isinstance(index, dict):
+            self.damaged += 1
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        part = _Part(folder, self.form, index)
+        self.places |= {key: (part, place) for key, place in index.items()}
 
     def missing(self, examples: Sequence[Example]) -> list[Example]:
-        """The examples not stored yet, each once."""
-        return list({k: e for e in examples if (k := e.key) not in self.places}.values())
+        """The examples not stored yet, or damaged, each once."""
+        wanted = {example.key: example for example in examples}
+        stored = [key for key in wanted if key in self.places]
+        with ThreadPoolExecutor() as threads:  # checksums are made outside the interpreter lock
+            damaged = [key for key, whole in zip(stored, threads.map(self._whole, stored), strict=True) if not whole]
+        self.damaged += len(damaged)
+        for key in damaged:
+            del self.places[key]
+        return [example for key, example in wanted.items() if key not in self.places]
+
+    def _whole(self, key: str) -> bool:
+        part, place = self.places[key]
+        return part.whole(key, place)
 
     def bytes_for(self, examples: Sequence[Example]) -> int:
         """Disk that storing ``examples`` takes."""
@@ -145,53 +145,16 @@ class Stored:
         return Activations(self.form.to_mlx(self.h), mx.array(self.positions), deepstack)
 
 
-class _Rows:
-    """A file of rows: mapped for reading; while a part is made, also written to, plainly."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, made: bool) -> None:
-        self._path, self._dtype, self._row = path, np.dtype(dtype), prod(shape[1:]) * np.dtype(dtype).itemsize
-        size = prod(shape) * self._dtype.itemsize
-        self._file = open(path, "wb", buffering=0) if made else None  # noqa: SIM115 - open until it is closed
-        if self._file:
-            with files.named(path):
-                self._file.truncate(size)
-        # an empty file cannot be mapped
-        self._map = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
-
-    def __getitem__(self, span: slice) -> np.ndarray:
-        return self._map[span]
-
-    def __setitem__(self, span: slice, values: np.ndarray) -> None:
-        assert self._file
-        data = np.ascontiguousarray(values, self._dtype).reshape(-1).view(np.uint8).data
-        with files.named(self._path):
-            self._file.seek(span.start * self._row)
-            while data:
-                data = data[self._file.write(data) :]
-
-    def close(self) -> None:
-        """Write everything to disk."""
-        if self._file:
-            with files.named(self._path):
-                os.fsync(self._file.fileno())
-            self._file.close()
-
-
 class _Part:
     """One part of a store."""
 
-    def __init__(self, folder: Path, form: RowFormat, made: bool = False) -> None:
-        self.folder, self.form = folder, form
-        tokens, visual = self._sizes
-        self._hidden = _Rows(folder / "hidden.bin", (tokens, form.hidden), form.dtype, made)
-        self._positions = _Rows(folder / "positions.bin", (tokens, 3), "int32", made)
-        self._at = _Rows(folder / "visual.bin", (visual,), "int32", made)
-        self._levels = _Rows(folder / "deepstack.bin", (visual, form.levels, form.hidden), form.dtype, made)
-
-    @cached_property
-    def index(self) -> dict[str, dict[str, int]]:
-        """Example key -> row, length, first visual row, visual rows."""
-        return files.read_json(self.folder / PART_INDEX)
+    def __init__(self, folder: Path, form: RowFormat, index: dict[str, Any], made: bool = False) -> None:
+        self.folder, self.form, self.index = folder, form, index  # example key -> its place
+        tokens, visual = self._sizes if made else (0, 0)
+        self._hidden = Rows(folder / "hidden.bin", (tokens, form.hidden), form.dtype, made)
+        self._positions = Rows(folder / "positions.bin", (tokens, 3), "int32", made)
+        self._at = Rows(folder / "visual.bin", (visual,), "int32", made)
+        self._levels = Rows(folder / "deepstack.bin", (visual, form.levels, form.hidden), form.dtype, made)
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -207,8 +170,31 @@ class _Part:
             length, visual = len(example.tokens), example.image_tokens
             index[example.key] = {"row": row, "length": length, "first": first, "visual": visual}
             row, first = row + length, first + visual
-        files.write_json(folder / PART_INDEX, index)
-        return cls(folder, form, made=True)
+        return cls(folder, form, index, made=True)
+
+    def whole(self, key: str, place: Any) -> bool:
+        """Whether an example is as it was stored; of one without a checksum only that it is there."""
+        known = isinstance(place, dict) and set(place) - {"checksum"} == set(PLACE)
+        if not known or not all(isinstance(value, int) for value in place.values()):
+            return False
+        if "checksum" in place:
+            return place["checksum"] == self._checksum(key, place)
+        hidden, positions, at, levels = map(len, self._stored(place))
+        seen = not self.form.levels or at == levels == place["visual"]
+        return hidden == positions == place["length"] and seen
+
+    def _checksum(self, key: str, place: _Place) -> int:
+        """Over an example's key, its place and all that is stored there."""
+        found = zlib.crc32(repr((key, *(place[name] for name in PLACE))).encode())
+        for array in self._stored(place):
+            found = zlib.crc32(array.view(np.uint8).data, found)
+        return found
+
+    def _stored(self, place: _Place) -> tuple[np.ndarray, ...]:
+        """All arrays of an example as they lie in the files; shorter where a file is."""
+        rows = slice(place["row"], place["row"] + place["length"])
+        visual = slice(place["first"], place["first"] + place["visual"])
+        return self._hidden[rows], self._positions[rows], self._at[visual], self._levels[visual]
 
     def rows(self, place: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
         """Hidden rows (length, D) and positions (3, length) of one example."""
@@ -248,9 +234,11 @@ class _Part:
             self._levels[span] = bits[:, row, at].swapaxes(0, 1)
 
     def close(self) -> None:
-        """Write everything to disk."""
+        """Write everything to disk, the index with the checksums last."""
         for rows in (self._hidden, self._positions, self._at, self._levels):
             rows.close()
+        index = {key: {**place, "checksum": self._checksum(key, place)} for key, place in self.index.items()}
+        files.write_json(self.folder / PART_INDEX, index)
 
 
 def _gather(places: Sequence[tuple[_Part, dict[str, int]]], form: RowFormat, width: int) -> Stored:

@@ -21,10 +21,10 @@ from medtune.training.cluster import Cluster
 from medtune.training.priorities import Priorities, priorities
 from medtune.training.weighting import Lesson, Lessons
 
-Encoded = tuple[Record, Example]
+EncodedRecord = tuple[Record, Example]
 
 
-class Kind(NamedTuple):
+class RecordKind(NamedTuple):
     """What may make a difference to a chat template."""
 
     dim: str
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
     thinks: bool
 
     @classmethod
-    def of(cls, record: Record) -> Kind:
+    def of(cls, record: Record) -> RecordKind:
         """The kind of a record; from some turns on more make no other."""
         thinks = any("<think>" in message.content for message in record.messages)
         return cls(record.dim, record.label, bool(record.images), min(len(record.messages), 6), thinks)
@@ -47,7 +47,7 @@ class Material:
     train: Lessons
     valid: list[Lesson]
     priorities: Priorities
-    kinds: dict[Kind, Encoded]  # of each kind of record the first
+    kinds: dict[RecordKind, EncodedRecord]  # of each kind of record the first
 
     def order(self, config: TrainConfig) -> sampler.Order:
         """Which training lessons each step draws."""
@@ -84,13 +84,13 @@ def gather(dataset: Dataset, renderer: Renderer, config: TrainConfig) -> Materia
             )
         )
     with progress(tr("tokens"), sum(map(len, records.values())), "rec") as bar:
-        chosen: dict[str, list[Encoded]] = {split: [] for split in records}
-        kinds: dict[Kind, Encoded] = {}
+        chosen: dict[str, list[EncodedRecord]] = {split: [] for split in records}
+        kinds: dict[RecordKind, EncodedRecord] = {}
         for done, (split, record, example) in enumerate(_encoded(dataset, records, renderer), 1):
             bar.update(done, "")
             if record.dim in shares.draw:
                 chosen[split].append((record, example))
-                kinds.setdefault(Kind.of(record), (record, example))
+                kinds.setdefault(RecordKind.of(record), (record, example))
 
     def encode(record: Record) -> Example:
         return renderer.encode(record, dataset.root)

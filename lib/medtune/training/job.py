@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from medtune import files, planner
+from medtune import files, origin, planner
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.i18n import tr
@@ -25,10 +25,11 @@ from medtune.progress import progress
 from medtune.run import WEIGHTS
 from medtune.schemas import TrainConfig
 from medtune.training import preflight, validation
-from medtune.training.activations import RowFormat, Store
+from medtune.training.activations import Store
 from medtune.training.cluster import ALONE, Cluster
 from medtune.training.dataloader import DataLoader
 from medtune.training.examples import Material, gather
+from medtune.training.rowformat import RowFormat
 from medtune.training.sampler import Order
 from medtune.training.state import RunState
 from medtune.training.step import Step
@@ -76,6 +77,8 @@ def fill_store(
     ``group`` decoder layers are in memory at a time.
     """
     missing = store.missing(examples)
+    if store.damaged:
+        print(tr("trunk cache: {n} damaged entries; computed again", n=store.damaged), flush=True)
     if not missing:
         print(tr("trunk cache: all {n} examples are there ({folder})", n=len(examples), folder=store.folder))
         return
@@ -127,7 +130,7 @@ def _check_learned(state: RunState, config: TrainConfig, folder: Path) -> None:
                 "nothing was learned: the validation loss was lowest before the first step ({first:.4f}, at the end "
                 "{last:.4f}); lower optimizer.learning_rate and train into another folder (RUN={free}), or set "
                 "select.by: last",
-                free=files.beside(folder),
+                free=origin.beside(folder),
                 first=state.first["val_loss"],
                 last=state.last["val_loss"],
             )

@@ -26,7 +26,7 @@ from medtune.model.renderer import Renderer
 from medtune.records import DIMENSIONS
 from medtune.training.cluster import ALONE
 from medtune.training.dataloader import DataLoader
-from medtune.training.examples import Encoded, Kind
+from medtune.training.examples import EncodedRecord, RecordKind
 from medtune.training.step import Step, make_optimizer
 from medtune.training.weighting import Lesson
 
@@ -70,7 +70,7 @@ def check(
     train_loader: DataLoader,
     mine: Sequence[int],
     renderer: Renderer,
-    kinds: Mapping[Kind, Encoded],
+    kinds: Mapping[RecordKind, EncodedRecord],
 ) -> list[str]:
     """Run all checks and return what was found, one line each; what is wrong is one UserError with all of it.
 
@@ -107,7 +107,7 @@ def _leaks(step: Step, loader: DataLoader) -> Iterator[str]:
     """The last token changed: every log-probability but its own must stay."""
     before, after = (_row_log_probs(step, loader, index) for index in (0, 1))
     moved = float(np.abs(before[:-1] - after[:-1]).max(initial=0))
-    if moved > SAME:
+    if not moved <= SAME:
         yield tr(
             "a later token moves an earlier loss by {moved:.4f}: attention is not causal in this mlx-vlm", moved=moved
         )
@@ -141,7 +141,7 @@ def _endless(lessons: Sequence[Lesson], renderer: Renderer) -> Iterator[str]:
         )
 
 
-def _unlike_served(kinds: Mapping[Kind, Encoded], renderer: Renderer) -> Iterator[str]:
+def _unlike_served(kinds: Mapping[RecordKind, EncodedRecord], renderer: Renderer) -> Iterator[str]:
     """Records whose tokens are not the prompt that is served and then the answer as the template writes it."""
     unlike = [example.id for record, example in kinds.values() if not renderer.as_served(record, example)]
     if unlike:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -36,6 +37,7 @@ class RunState:
     micro: int = 0  # micro-batches a step is cut into; 0: as configured
     best: float | None = None  # lowest validation loss
     best_step: int = 0
+    kept: str = ""  # sha256 of the adapters of the best
     waited: int = 0  # validations since the best
     seconds: float = 0.0  # of training, without set-up
     totals: dict[str, float] = field(default_factory=dict)  # tokens, supervised tokens, padding so far
@@ -93,11 +95,15 @@ class RunState:
         self.first.setdefault("val_loss", losses.loss)
         self.first.setdefault("val_by_dim", losses.by_dim)
         self.last |= {"val_loss": losses.loss, "reward_margin": margin}
-        if self.best is not None and not losses.loss < self.best:
+        if not (losses.loss < (inf if self.best is None else self.best)):
             self.waited += 1
             return False
         self.best, self.best_step, self.waited, self.best_by_dim = losses.loss, self.step, 0, losses.by_dim
         return True
+
+    def forget_best(self) -> None:
+        """The adapters of the best validation are not there: the next one is the best so far."""
+        self.best, self.best_step, self.waited, self.kept = None, 0, 0, ""
 
     def results(self, config: TrainConfig, stopped: str) -> dict[str, Any]:
         """The part of training.json's results that the loop knows."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map
 
+from medtune import files
 from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import tr
 from medtune.model import adapters
@@ -163,12 +164,14 @@ class Trainer:
         log.validated(number, losses, margin, time.perf_counter() - started)
         if better and self.config.select.by == "val_loss":
             self._save_adapters(WEIGHTS)
+            self.state.kept = files.sha256(self.folder / WEIGHTS)
 
     def _checkpoint(self, log: RunLog) -> None:
         state = self.state
         name = f"{state.step:07d}_{WEIGHTS}"
         size = self._save_adapters(name)
-        state.saved.append({"step": state.step, "file": name, "bytes": size, "val_loss": state.last["val_loss"]})
+        row = {"step": state.step, "file": name, "bytes": size, "sha256": files.sha256(self.folder / name)}
+        state.saved.append({**row, "val_loss": state.last["val_loss"]})
         checkpoints.prune(self.folder, state, self.config.keep_last)
         self._save_state()
         log.checkpoint(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Protocol
 
-from medtune.bench.job import Job, Kind
+from medtune.bench.job import Job, RowKind
 from medtune.bench.ours import OURS
 from medtune.bench.watch import Watch
 
@@ -16,7 +16,7 @@ class Contender(Protocol):
     """A trainer that takes the job."""
 
     NAME: str
-    KIND: Kind
+    KIND: RowKind
 
     def run(self, job: Job, watch: Watch) -> None:
         """Train the job from its adapters, writing down every step."""

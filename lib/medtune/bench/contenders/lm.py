@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from medtune.bench.job import Job, Kind
+from medtune.bench.job import Job, RowKind
 from medtune.bench.watch import Watch
 from medtune.run import WEIGHTS
 
 NAME = "mlx_lm.lora"
-KIND: Kind = "text"
+KIND: RowKind = "text"
 
 
 def run(job: Job, watch: Watch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from medtune.bench.job import Job, Kind
+from medtune.bench.job import Job, RowKind
 from medtune.bench.watch import Watch
 from medtune.run import WEIGHTS
 
 NAME = "mlx_vlm.train"
-KIND: Kind = "all"
+KIND: RowKind = "all"
 
 
 def run(job: Job, watch: Watch) -> None:

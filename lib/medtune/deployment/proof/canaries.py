@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from medtune import files
 from medtune.errors import UserError
+from medtune.evaluation import predictions
 from medtune.records import IMAGE_MARKER, Message
 from medtune.run import Run
 
@@ -50,10 +51,8 @@ def built_in(folder: Path, system_prompt: str, sees: bool = True) -> list[Canary
 
 def from_predictions(path: Path, folder: Path) -> list[Canary]:
     """Prompts of the run's evaluation, where it has one: nearer to what was trained than ours."""
-    if not path.exists():
-        return []
     found: dict[bool, list[Canary]] = {False: [], True: []}
-    for number, row in files.read_jsonl(path):
+    for number, row in enumerate(predictions.read(path)[0], 1):
         images = tuple(map(Path, files.with_home(row["images"])))
         kind = found[bool(images)]
         if row["model"] == "tuned" and len(kind) < FROM_RUN and all(image.exists() for image in images):

@@ -50,13 +50,15 @@ SENTENCES: dict[str, Words] = {
         "en": "LM Studio does not list it as an MLX model",
         "zh": "LM Studio 没有把它列为 MLX 模型",
     },
-    "like_the_base": {
-        "en": "of {n} telling answers {base} are like the base's and {tuned} like base + adapter's",
-        "zh": "{n} 个能区分的回答中，{base} 个像基础模型，{tuned} 个像基础模型加适配器",
+    "not_the_tuned": {
+        "en": "of {n} telling answers {tuned} follow base + adapter's over half of their length or more, and more than "
+        "half must; {base} are nearer to the base's",
+        "zh": "{n} 个能区分的回答中，{tuned} 个与基础模型加适配器的回答至少一半相同，须超过半数；{base} 个更像基础模型",
     },
 }
 IDENTIFIER = "medtune-verify"
 MLX_FORMATS = ("mlx", "safetensors")  # the API's word and that of `lms ls`; PyTorch's is torch_safetensors
+FOLLOWS = 0.5  # share of an answer's beginning that must be the tuned model's; greedy runs part after some tokens
 LOOKS, PAUSE = 5, 2.0  # how often to look for a new folder, seconds between; the index may lag
 
 
@@ -68,7 +70,7 @@ def check(subject: Subject) -> Verdict:
     if not lms.installed:
         return Verdict.skipped("no_lms")
     status = lms.json("server", "status")
-    if not status.get("running"):
+    if not (isinstance(status, dict) and status.get("running")):
         return Verdict.skipped("server_off", lms=str(lms.program))
     entry = _listed(lms, subject.key)
     if entry is None:
@@ -94,19 +96,25 @@ def _listed(lms: lmstudio.Lms, key: str) -> dict[str, Any] | None:
     """What `lms ls` says of the folder; the app indexes a new one with some delay, and may spell it in lower case."""
     wanted = key.lower().split("/")
     for look in range(LOOKS):
-        for entry in lms.json("ls"):
-            if str(entry.get("path", "")).replace("\\", "/").lower().rstrip("/").split("/")[-2:] == wanted:
+        for entry in _entries(lms.json("ls")):
+            path = str(entry.get("path", "")).replace("\\", "/").lower().rstrip("/")
+            if path.split("/")[-2:] == wanted and isinstance(entry.get("modelKey"), str):
                 return entry
         if look + 1 < LOOKS:
             time.sleep(PAUSE)
     return None
 
 
+def _entries(listed: Any) -> list[dict[str, Any]]:
+    """The models of a list, whatever else it holds."""
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
 def _described(server: Server, key: str) -> list[dict[str, Any]]:
     """What the server's own list says of the model."""
     return [
         entry
-        for entry in server.described()
+        for entry in _entries(server.described())
         if key.lower() in (str(entry.get(field)).lower() for field in ("key", "id"))
     ]
 
@@ -134,7 +142,10 @@ def _loaded(lms: lmstudio.Lms, key: str) -> Iterator[None]:
 
 
 def ask(server: Server, model: str, references: References) -> dict[str, Any]:
-    """How far each answer goes along with the tuned and with the base's answer, as shares of their lengths."""
+    """How far each answer goes along with the tuned and with the base's answer, as shares of the longer one.
+
+    It follows the tuned model where that share is at least FOLLOWS and larger than the base's.
+    """
     from medtune.deployment.proof.references import ANSWER
 
     rows = []
@@ -147,7 +158,7 @@ def ask(server: Server, model: str, references: References) -> dict[str, Any]:
     return {
         "asked": len(rows),
         "telling": len(telling),
-        "like_tuned": sum(row["tuned"] > row["base"] for row in telling),
+        "like_tuned": sum(row["tuned"] >= FOLLOWS and row["tuned"] > row["base"] for row in telling),
         "like_base": sum(row["base"] > row["tuned"] for row in telling),
         "agreement": sum(row["tuned"] for row in rows) / max(1, len(rows)),
         "answers": rows,
@@ -155,15 +166,15 @@ def ask(server: Server, model: str, references: References) -> dict[str, Any]:
 
 
 def _agreement(answer: str, reference: str) -> float:
-    """Length of the common beginning over the reference's; two greedy runs of a large model part after some tokens."""
+    """Length of the common beginning over that of the longer text; 1 of two empty ones."""
     answer, reference = answer.strip(), reference.strip()
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer, reference, strict=False)))
-    return common / len(reference) if reference else float(not answer)
+    return common / max(len(answer), len(reference)) if answer or reference else 1.0
 
 
 def faults(figures: dict[str, Any]) -> list[Fault]:
-    """Refused unless more of the telling answers follow the tuned model than the base."""
-    if figures["like_tuned"] > figures["like_base"]:
+    """Refused unless more than half of the telling answers follow the tuned model."""
+    if figures["like_tuned"] > figures["telling"] / 2:
         return []
     told = {"n": figures["telling"], "base": figures["like_base"], "tuned": figures["like_tuned"]}
-    return [{"fault": "like_the_base", **told}]
+    return [{"fault": "not_the_tuned", **told}]

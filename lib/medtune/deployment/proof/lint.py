@@ -147,14 +147,21 @@ def _adapters(path: Path) -> Iterator[Fault]:
 
 
 def _index_is_right(path: Path) -> bool:
-    named = named_by(path / INDEX)
+    try:
+        named = named_by(path / INDEX)
+    except UserError:
+        return False
     return bool(named) and all((path / name).exists() for name in named)
 
 
 def _index(path: Path) -> Iterator[Fault]:
     if not (path / INDEX).exists():
         return
-    named = set(named_by(path / INDEX))
+    try:
+        named = set(named_by(path / INDEX))
+    except UserError as error:
+        yield {"fault": "unreadable", "file": INDEX, "error": str(error)}
+        return
     present = {file.name for file in path.glob("model*.safetensors")}
     for name in sorted(named - present):
         yield {"fault": "named_not_there", "file": name, "index": INDEX}

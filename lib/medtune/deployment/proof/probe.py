@@ -44,7 +44,7 @@ def main(folder: str, request: str, answer: str) -> None:
 def refuse_code(folder: Path) -> None:
     """End where the folder has a program or names one: mlx-vlm would run it."""
     found = [path.name for path in folder.rglob("*.py")]
-    for path in folder.glob("*.json"):
+    for path in folder.glob("[!.]*.json"):
         if path.name not in ("tokenizer.json", "vocab.json"):
             said = json.loads(path.read_text(encoding="utf-8"))
             found += [
