@@ -173,7 +173,7 @@ evaluated := $(if $(imported),,$(if $(makes)$(wildcard $(MANIFEST)),$(EVALUATION
 $(EVALUATION): $(trained) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call asked,test-model)) | $(READY)
 	$(evaluate) $(call set,test-model)
 
-$(DEPLOYMENT): $(trained) $(evaluated) $(CONFIGS)/deploy.yaml $(call ask,$(call asked,deploy)) | $(READY)
+$(DEPLOYMENT): $(trained) $(evaluated) $(CONFIGS)/deploy.yaml $(call ask,$(pinned)$(call asked,deploy)) | $(READY)
 	$(deploy) $(pinned) $(call set,deploy)
 
 $(REPORT): $(DEPLOYMENT) | $(READY)

@@ -239,7 +239,7 @@ def test_another_profile_asks_the_trainer_although_its_files_are_older(project: 
         ("report", "make_report"),
         ("monitor", "monitor_training"),
         ("rollback", "deploy_to_lmstudio"),
-        ("export", "export_hf"),
+        ("export OUT=x", "export_hf"),
     ],
 )
 @pytest.mark.parametrize("there", ["nothing", "adapters", "finished", "finished, all settings edited", "receipt gone"])
@@ -255,7 +255,7 @@ def test_only_train_and_all_train_or_prepare_data(project: Path, goal: str, tool
         config.touch()
     if there == "receipt gone":
         (run / "training.json").unlink()
-    calls, _ = make(project, goal, "RUN=adapters_x")
+    calls, _ = make(project, *goal.split(), "RUN=adapters_x")
     assert tools(calls)[-1] == tool and not {"train_final", "prepare_data"} & set(tools(calls))
     assert "adapters_x" in calls[-1]
 
