@@ -74,11 +74,16 @@ def limit() -> None:
 
 
 def watch() -> None:
-    """End the process when it has become too large."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < MEMORY // 2:
+    """End the process when it has grown too much: Linux counts in it how large the one was that started it."""
+    first = largest()
+    while largest() - first < MEMORY // 2:
         time.sleep(0.02)
     os._exit(TOO_MUCH)
+
+
+def largest() -> int:
+    """Bytes this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
