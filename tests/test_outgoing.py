@@ -229,7 +229,7 @@ def test_only_the_download_that_was_asked_for_is_online(monkeypatch: pytest.Monk
         raise OSError("no network here")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    monkeypatch.setattr("medtune.model.base._hub_folder", lambda name: None)
+    monkeypatch.setattr("medtune.model.hub.folder", lambda name: None)
     with pytest.raises(UserError, match="no such model"):
         Base.find("a/b")
     assert seen == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from medtune import files
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.model import families, guard, libraries
+from medtune.model import families, guard, hub, libraries
 from medtune.model.families import Family
 from medtune.model.tensors import Shard
 
@@ -53,43 +52,8 @@ def _moved(name: str) -> Base | None:
     return _checked(name, place) if place and place.is_dir() else None
 
 
-def _hub_folder(name: str) -> Path | None:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except HFValidationError:
-        return None  # a path with a space: no Hub id
-    except LocalEntryNotFoundError:
-        return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        with _online():
-            return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.txt"]))
-    except (HfHubHTTPError, OSError) as error:
-        raise UserError(tr("{name}: the download failed ({error})", name=name, error=error)) from error
-
-
 class NotHere(UserError):
     """No folder of this name; one that is there and refused is a UserError of another kind."""
-
-
-@contextmanager
-def _online() -> Iterator[None]:
-    """The one moment at which Hugging Face's libraries may open a connection."""
-    from huggingface_hub import constants
-
-    constants.HF_HUB_OFFLINE = False
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = True
 
 
 @dataclass(frozen=True)
@@ -110,12 +74,12 @@ class Base:
             return _checked(name, folder)
         looked = [str(folder)]
         if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-            for place in (_lmstudio_folder(name), _hub_folder(name)):
+            for place in (_lmstudio_folder(name), hub.folder(name)):
                 if place and place.is_dir():
                     return _checked(name, place)
                 looked += [str(place)] if place else []
             if os.environ.get(ALLOW_DOWNLOAD) == "1":
-                return _checked(name, _download(name))
+                return _checked(name, hub.download(name))
         raise NotHere(
             tr(
                 "{name}: no such model here (looked in {places}); download it in LM Studio, or run the same make "
