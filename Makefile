@@ -1,7 +1,8 @@
 # medtune: raw files -> dataset -> adapters -> evaluation -> LM Studio -> report.
 #
-# A stage's receipt is a file target, so make knows what is out of date; the tools compare settings and inputs by
-# hash, so running one too often is cheap. Written for GNU Make 3.81 and the BSD tools, which macOS ships.
+# Only `make train` and `make all` train: for them a stage's receipt is a file target, so make knows what is out of
+# date. Every other target reads the run as it is. The tools compare settings and inputs by hash, so running one too
+# often is cheap, and what they say counts. Written for GNU Make 3.81 and the BSD tools, which macOS ships.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -9,9 +10,15 @@ SHELL := /bin/bash
 # A run that has begun remembers the settings and the data it came from, so that its PROFILE need not be said again.
 given          := $(filter command environment,$(origin PROFILE) $(origin CONFIGS) $(origin DATA))
 RUN            := adapters_v2
-override RUN   := $(RUN:/=)
+override RUN   := $(patsubst %/,%,$(strip $(RUN)))
+odd            := : ; % * ? ' " ` & | < > [ ( ) { \ ! $$ \#
+ifneq ($(strip $(foreach sign,$(odd),$(findstring $(sign),$(RUN)))),)
+$(error RUN=$(RUN): the name of a run has only letters, digits and . _ - /, as in: make $(or $(MAKECMDGOALS),help) RUN=adapters_v3)
+else ifneq ($(words $(RUN)),1)
+$(error RUN="$(RUN)": the name of a run is one word, as in: make $(or $(MAKECMDGOALS),help) RUN=$(or $(subst $() ,_,$(RUN)),adapters_v2))
+endif
 begun          := $(wildcard $(RUN)/metrics.jsonl $(RUN)/training.json)
-came           := $(if $(begun),$(shell cat $(RUN)/.origin 2>/dev/null))
+came           := $(if $(begun),$(shell head -n 1 $(RUN)/.origin 2>/dev/null))
 
 VENV           := .venv
 PROFILE        := demo
@@ -49,8 +56,14 @@ prepare  = $(PY) tools/prepare_data.py $(SOURCES) --config $(CONFIGS)/data.yaml 
 train    = $(PY) tools/train_final.py $(DATA) --config $(CONFIGS)/train.yaml --out $(RUN)
 evaluate = $(PY) tools/test_v2_model.py $(RUN) $(DATA) --config $(CONFIGS)/eval.yaml $(against)
 chat     = $(PY) tools/test_v2_model.py $(RUN) --config $(CONFIGS)/eval.yaml --cli
-deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) --config $(CONFIGS)/deploy.yaml
+deploy   = $(PY) tools/deploy_to_lmstudio.py $(RUN) $(deployed)
+# What is deployed is proved and taken back as it was deployed, unless settings are named.
+deployed = $(if $(given)$(SET)$(call asked,deploy)$(makes)$(if $(wildcard $(DEPLOYMENT)),,none),--config $(CONFIGS)/deploy.yaml)
 report   = $(PY) tools/make_report.py $(RUN) $(against) --out $(dir $(REPORT)) --lang $(REPORT_LANG)
+
+# What trains, and the report at the end of `make all`; without one of them nothing is prepared or trained on the way.
+makes   := $(filter train all $(REPORT),$(MAKECMDGOALS))
+asked    = $(filter $(1),$(MAKECMDGOALS))
 
 # The prerequisite `ask` runs a tool whatever the clock says: variables are no files, names of raw files may hold what
 # make cannot read, and another profile's files may be older than the receipt.
@@ -118,7 +131,7 @@ import: $(READY) ## an adapter made elsewhere -> RUN: FROM=FOLDER BASE=MODEL
 
 test-model: $(EVALUATION) ## adapters -> evaluation: tuned against base or BASELINE
 
-chat: $(TRAINING) ## talk to the tuned model: text, /image PATH, /reset
+chat: $(if $(makes),$(TRAINING)) | $(READY) ## talk to the tuned model: text, /image PATH, /reset
 	$(chat) $(call set,chat)
 
 deploy: $(DEPLOYMENT) ## adapters -> LM Studio, with a proof
@@ -138,7 +151,7 @@ inspect: $(READY) ## what LM Studio would make of any model folder: FOLDER=...
 
 export: $(READY) ## the deployed model in Hugging Face's layout, for llama.cpp: OUT=FOLDER
 	$(call wanted,export OUT=FOLDER,$(OUT))
-	$(PY) tools/export_hf.py $(RUN) --config $(CONFIGS)/deploy.yaml --out '$(OUT)' $(call set,export)
+	$(PY) tools/export_hf.py $(RUN) $(deployed) --out '$(OUT)' $(call set,export)
 
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
@@ -146,15 +159,21 @@ report: $(READY) ## receipts -> report; only reads, never trains
 $(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data)) | $(READY)
 	$(prepare) $(call set,data)
 
+ifneq ($(makes),)
 ifeq ($(imported),)
-$(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call set,train)) | $(READY)
+$(TRAINING): $(MANIFEST) $(CONFIGS)/train.yaml $(call ask,$(moved)$(gone)$(call asked,train)) | $(READY)
 	$(train) $(if $(HOSTS),--hosts '$(HOSTS)') $(call set,train)
 endif
+$(EVALUATION): $(MANIFEST)
+endif
 
-$(EVALUATION): $(TRAINING) $(MANIFEST) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call set,test-model)) | $(READY)
+trained   := $(if $(makes),$(TRAINING),$(wildcard $(TRAINING)))
+evaluated := $(if $(imported),,$(if $(makes)$(wildcard $(MANIFEST)),$(EVALUATION)))
+
+$(EVALUATION): $(trained) $(CONFIGS)/eval.yaml $(call ask,$(BASELINE)$(call asked,test-model)) | $(READY)
 	$(evaluate) $(call set,test-model)
 
-$(DEPLOYMENT): $(if $(imported),$(TRAINING),$(EVALUATION)) $(CONFIGS)/deploy.yaml $(call ask,$(pinned)$(call set,deploy)) | $(READY)
+$(DEPLOYMENT): $(trained) $(evaluated) $(CONFIGS)/deploy.yaml $(call ask,$(pinned)$(call asked,deploy)) | $(READY)
 	$(deploy) $(pinned) $(call set,deploy)
 
 $(REPORT): $(DEPLOYMENT) | $(READY)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from medtune import config, config_errors
+from medtune import config
+from medtune.config import errors as config_errors
 from medtune.errors import UserError
 from medtune.schemas import DataConfig, DeployConfig, EvalConfig, TrainConfig
 

@@ -338,7 +338,7 @@ def test_the_export_in_hugging_faces_layout_is_the_same_model(tmp_path: Path, mo
 def test_the_deployed_model_is_what_is_exported(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported = [str(run), "--config", str(run / "deploy.yaml"), "--out", str(tmp_path / "hf")]
     assert cli.call(export_hf.main, exported) == 1
-    assert "run `make deploy` first" in capsys.readouterr().err
+    assert "run `make deploy " in capsys.readouterr().err
     assert _deploy(run) == 0 and cli.call(export_hf.main, exported) == 0
     assert "convert_hf_to_gguf.py" in capsys.readouterr().out
     assert kl(_logprobs(_folder(run)), _logprobs(tmp_path / "hf")) < 1e-4
@@ -462,7 +462,7 @@ def test_a_deployed_model_can_be_proved_again_and_the_receipt_says_what_was_foun
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _deploy(run, "--prove") == 1
-    assert "no such receipt" in capsys.readouterr().err
+    assert "not deployed; run `make deploy RUN=" in capsys.readouterr().err
     assert _deploy(run) == 0
     before = {path.name: files.sha256(path) for path in _folder(run).iterdir()}
     found = Verdict("passed", {"telling": 5, "like_tuned": 5}, [], "L3", "LM Studio itself")

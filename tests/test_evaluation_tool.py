@@ -199,7 +199,7 @@ def test_another_run_can_be_the_baseline(place: Path, dense_twin: Path, moe_twin
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lambda place: (place / "run/training.json").unlink(), "run `make train` first"),
+        (lambda place: (place / "run/training.json").unlink(), "adapters that were not trained here"),
         (lambda place: _edit(place / "run/training.json", "dataset", {"path": "d", "hash": "x"}), "not the data set"),
         (lambda place: _edit(place / "run/training.json", "base_model", hash="x"), "not the weights"),
         (lambda place: (place / "bench/recommended.jsonl").unlink(), "set bench in eval.yaml"),
@@ -581,7 +581,7 @@ def test_a_review_sheet_is_written_and_read_back(place: Path, capsys: Any) -> No
     import csv
 
     assert evaluate(place, "--review") == 1
-    assert "run `make test-model` first" in capsys.readouterr().err
+    assert "run `make test-model RUN=" in capsys.readouterr().err
     assert evaluate(place) == 0
     assert evaluate(place, "--review") == 0
     path = place / "run/review.csv"

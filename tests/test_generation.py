@@ -131,10 +131,10 @@ def test_an_image_that_broke_after_it_was_counted_is_one_line_that_says_how_to_m
 ) -> None:
     path = prompts[5].images[0]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=f"{path.name}: not an image one can open .*; run `make data` again"):
+    with pytest.raises(UserError, match=f"{path.name}: not an image one can open .*; run `make data .*` again"):
         loaded[1].pixels(prompts[5])
     path.unlink()
-    with pytest.raises(UserError, match=f"{path.name}: .*No such file.*; run `make data` again"):
+    with pytest.raises(UserError, match=f"{path.name}: .*No such file.*; run `make data .*` again"):
         loaded[1].prompt([Message(role="user", content="<image>")], [path])
 
 

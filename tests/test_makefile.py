@@ -225,8 +225,86 @@ def test_a_raw_file_edited_in_place_or_added_anywhere_is_read_again(project: Pat
 def test_another_profile_asks_the_trainer_although_its_files_are_older(project: Path) -> None:
     make(project, "data", "PROFILE=lora_2000")
     make(project, "all")
-    calls, _ = make(project, "test-model", "PROFILE=lora_2000")
+    calls, _ = make(project, "all", "PROFILE=lora_2000")
     assert tools(calls)[0] == "train_final" and "data/processed/lora_2000 " in calls[0]
+
+
+@pytest.mark.parametrize(
+    ("goal", "tool"),
+    [
+        ("chat", "test_v2_model"),
+        ("test-model", "test_v2_model"),
+        ("deploy", "deploy_to_lmstudio"),
+        ("prove", "deploy_to_lmstudio"),
+        ("report", "make_report"),
+        ("monitor", "monitor_training"),
+        ("rollback", "deploy_to_lmstudio"),
+        ("export OUT=x", "export_hf"),
+    ],
+)
+@pytest.mark.parametrize("there", ["nothing", "adapters", "finished", "finished, all settings edited", "receipt gone"])
+def test_only_train_and_all_train_or_prepare_data(project: Path, goal: str, tool: str, there: str) -> None:
+    run = project / "adapters_x"
+    if there == "adapters":
+        run.mkdir()
+        (run / "adapters.safetensors").write_text("a friend's")
+    elif there != "nothing":
+        make(project, "train", "RUN=adapters_x")
+        (run / "metrics.jsonl").touch()
+    for config in (project / "configs/demo").iterdir() if "edited" in there else ():
+        config.touch()
+    if there == "receipt gone":
+        (run / "training.json").unlink()
+    calls, _ = make(project, *goal.split(), "RUN=adapters_x")
+    assert tools(calls)[-1] == tool and not {"train_final", "prepare_data"} & set(tools(calls))
+    assert "adapters_x" in calls[-1]
+
+
+def test_a_deploy_measures_what_is_not_measured_where_the_data_is_there(project: Path) -> None:
+    make(project, "train", "RUN=adapters_x")
+    assert tools(make(project, "deploy", "RUN=adapters_x")[0]) == ["test_v2_model", "deploy_to_lmstudio"]
+    assert tools(make(project, "deploy", "RUN=adapters_x")[0]) == ["deploy_to_lmstudio"]
+    shutil.rmtree(project / "data/processed")
+    (project / "adapters_x/evaluation.json").unlink()
+    assert tools(make(project, "deploy", "RUN=adapters_x")[0]) == ["deploy_to_lmstudio"], "a run folder on another Mac"
+
+
+def test_new_data_for_the_next_run_does_not_measure_the_finished_one_again(project: Path) -> None:
+    make(project, "all")
+    make(project, "data", "SET=seed=1")
+    assert tools(make(project, "deploy")[0]) == ["deploy_to_lmstudio"]
+
+
+def test_the_trainer_decides_whether_it_is_done_whatever_the_clock_says(project: Path) -> None:
+    make(project, "train")
+    config = project / "configs/demo/train.yaml"
+    os.utime(config, (1, 1))  # an edited file brought back with its old date
+    assert tools(make(project, "train")[0]) == ["train_final"]
+
+
+@pytest.mark.parametrize("goal", ["train", "chat", "all", "deploy", "report", "help"])
+@pytest.mark.parametrize(
+    "name", ["my run", " a  b ", "", "a:b", "a%b", "a;b", "a'b", "a*", "$(touch x)", "a\\b", "a#b"]
+)
+def test_a_run_with_a_name_that_make_cannot_read_is_refused_in_one_sentence(
+    project: Path, goal: str, name: str
+) -> None:
+    before = sorted(project.rglob("*"))
+    calls, said = make(project, goal, f"RUN={name.replace('$', '$$')}", code=2)
+    assert calls == [] and said.count("\n") == 1 and "RUN=" in said
+    assert sorted(project.rglob("*")) == before
+    pasted = said.strip().removesuffix(".  Stop.").split("as in: ")[1].split()
+    assert pasted[:2] == ["make", goal]
+    make(project, *pasted[1:])
+
+
+def test_what_is_deployed_is_proved_and_taken_back_as_it_was_unless_settings_are_named(project: Path) -> None:
+    make(project, "all")
+    assert make(project, "undeploy")[0] == ["deploy_to_lmstudio.py adapters_v2 --undeploy"]
+    assert make(project, "export", "OUT=a b")[0] == ["export_hf.py adapters_v2 --out a b"]
+    assert "--config configs/lora_2000/deploy.yaml" in make(project, "undeploy", "PROFILE=lora_2000")[0][0]
+    (project / "adapters_v2/deployment.json").unlink()
+    assert "--config configs/demo/deploy.yaml" in make(project, "undeploy")[0][0]
 
 
 def test_a_run_remembers_its_profile_until_another_is_named(project: Path) -> None:
@@ -285,7 +363,7 @@ def test_an_imported_adapter_is_deployed_without_being_trained_again(project: Pa
     calls, _ = make(project, "deploy", "RUN=adapters_x")
     assert tools(calls) == ["deploy_to_lmstudio"], "it needs no data set"
     calls, _ = make(project, "test-model", "RUN=adapters_x")
-    assert tools(calls) == ["prepare_data", "test_v2_model"], "it is measured where the person asks"
+    assert tools(calls) == ["test_v2_model"], "it is measured where the person asks"
 
 
 def test_clean_keeps_adapters_and_raw_data(project: Path) -> None:

@@ -180,4 +180,4 @@ def test_other_training_settings_are_refused_with_the_way_to_go_on(
     main, arguments = project.stages()["training"]
     assert cli.call(main, [*arguments, "--set", "iters=7"]) == 1
     said = capsys.readouterr().err
-    assert "iters" in said and "RUN=adapters_v3" in said
+    assert "(iters)" in said and f"RUN={project.run}_2 " in said and 'SET="iters=7"' in said

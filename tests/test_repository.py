@@ -29,7 +29,7 @@ def tracked() -> list[Path]:
 
 def fields(schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Every key of a config and the schema it belongs to, nested ones included."""
-    from medtune.config_errors import models_in
+    from medtune.config.errors import models_in
 
     found = dict.fromkeys(schema.model_fields, schema)
     for field in schema.model_fields.values():

@@ -409,7 +409,7 @@ def test_a_half_finished_run_of_other_settings_is_not_gone_on_with(
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
     assert train(dataset, config, tmp_path / "run", "--set", "seed=5") == 1
-    assert "unfinished run of other settings" in capsys.readouterr().err
+    assert "unfinished training with other settings (seed)" in capsys.readouterr().err
 
 
 def _cut(path: Path, size: int) -> None:

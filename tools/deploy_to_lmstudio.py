@@ -13,6 +13,7 @@ import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
 
 import sys
 from argparse import SUPPRESS, Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 from medtune import cli, config, receipt
@@ -20,6 +21,7 @@ from medtune.deployment import preset, transaction
 from medtune.deployment.client import Server
 from medtune.deployment.transaction import Place
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
@@ -64,7 +66,10 @@ def main(argv: list[str] | None = None) -> None:
         inspect(args.inspect)
         return
     run = Run.chosen(args.run)
-    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
+    if args.prove or args.rollback or args.undeploy or args.export:
+        settings = run.deployed(args.config, args.set)
+    else:
+        settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
     if args.rollback or args.undeploy:
         take_back(args, settings, run)
         return
@@ -128,20 +133,21 @@ def prove_again(args: Namespace, settings: DeployConfig, run: Run) -> None:
     if args.pinned:
         stack.make()
     done.results["proofs"] = []  # what was found before says nothing of the folder as it is now
-    try:
-        deploy.check_unchanged(done)
-        plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
-        for verdict in deploy.prove(plan, print):
-            done.results["proofs"].append(verdict.facts)
-            deploy.refuse(verdict)
-    finally:
-        done.write(run.path / DEPLOYMENT)
+    with folders.held(run.path):
+        try:
+            deploy.check_unchanged(done, run)
+            plan = deploy.plan(run, Base.of_training(run.training.results), settings, remote=args.allow_remote_server)
+            for verdict in deploy.prove(plan, print):
+                done.results["proofs"].append(verdict.facts)
+                deploy.refuse(verdict)
+        finally:
+            done.write(run.path / DEPLOYMENT)
 
 
 def take_back(args: Namespace, settings: DeployConfig, run: Run) -> None:
     """Roll back or undeploy; the receipt goes, since it speaks of what is no longer there."""
     at = Place.of(run.path, settings)
-    with transaction.locked(at):
+    with transaction.locked(at) if at.work.exists() else nullcontext():  # nothing to take back: nothing is made
         if args.rollback:
             transaction.rollback(at)
         else:

@@ -11,11 +11,10 @@ import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
 
 from pathlib import Path
 
-from medtune import cli, config
+from medtune import cli
 from medtune.deployment.transaction import Place
 from medtune.model import runtime
 from medtune.run import Run
-from medtune.schemas import DeployConfig
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,12 +24,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder to make")
     args = parser.parse_args(argv)
     run = Run.chosen(args.run)
-    settings = config.load(DeployConfig, args.config or run.settings("deploy"), args.set)
-    source = Place.of(run.path, settings).folder
+    source = Place.of(run.path, run.deployed(args.config, args.set)).folder
     runtime.start()
     from medtune.deployment import hf_export
 
-    hf_export.write(source, args.out)
+    hf_export.write(source, args.out, run.command("deploy"))
     print("\n".join(hf_export.advice(args.out)))
 
 

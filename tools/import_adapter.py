@@ -11,13 +11,15 @@ import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
 
 from pathlib import Path
 
-from medtune import cli, files, receipt
+from medtune import cli, files, origin, receipt
 from medtune.config import Strict
+from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
-from medtune.model import runtime
+from medtune.model import claim, runtime
 from medtune.model.base import Base
 from medtune.receipt import TRAINING
-from medtune.run import CONFIG, WEIGHTS
+from medtune.run import CONFIG, WEIGHTS, Run
 
 
 class Import(Strict):
@@ -43,13 +45,23 @@ def main(argv: list[str] | None = None) -> None:
     base = Base.find(args.base)
     read = [args.source / CONFIG, *sorted(args.source.glob("[!.]*.safetensors"))]
     inputs = {f"source/{path.name}": files.sha256(path) for path in read}
-    redo = tr("import into another folder, or remove {run}", run=args.out)
-    with receipt.stage(args.out / TRAINING, settings, inputs=inputs, replace=False, redo=redo) as done:
+    run = Run(args.out)
+    mark = files.hash_of([settings.model_dump(mode="json"), inputs, base.weights_hash])
+    redo = tr(
+        "import into another folder: `{command}`",
+        command=origin.imported(args.source, args.base, folders.beside(run.path)),
+    )
+
+    def check() -> None:
+        if run.begun or not claim.accounts(run, mark):
+            raise UserError(tr("{run}: holds adapters, or a training; {redo}", run=args.out, redo=redo))
+
+    with receipt.stage(args.out / TRAINING, settings, inputs=inputs, replace=False, redo=redo, check=check) as done:
         runtime.start()
         from medtune.deployment import adapter_import
 
         found = adapter_import.read(args.source, base.family, args.scale)
-        config = adapter_import.write(found, base, args.out)
+        config = adapter_import.write(found, base, args.out, mark)
         done.results = {
             "base_model": {"name": base.name, "hash": base.weights_hash, "model_type": base.config["model_type"]},
             "template_hash": base.template_hash,
@@ -60,7 +72,8 @@ def main(argv: list[str] | None = None) -> None:
         done.outputs = {name: files.sha256(args.out / name) for name in (WEIGHTS, CONFIG)}
     print(
         tr(
-            "{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: make deploy",
+            "{run}: {n} adapted matrices from {layout}, multiplier {scale}; next: `{following}`",
+            following=run.command("deploy"),
             run=args.out,
             n=len(config.keys),
             layout=found.layout,

@@ -12,6 +12,7 @@ import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,6 +30,7 @@ from medtune.deployment import folder
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.model.base import Base
+from medtune.origin import Origin
 from medtune.progress import progress
 from medtune.receipt import MANIFEST, stage
 from medtune.records import SPLITS
@@ -56,9 +58,14 @@ def main(argv: list[str] | None = None) -> None:
     inputs["images"] = imagestore.state_hash(args.out, config.max_image_edge)
     seeds = {"split": config.seed}
     overrides = [text for text in args.set if not text.startswith("sources=")]
-    with stage(args.out / MANIFEST, marked(config), inputs=inputs, overrides=overrides, seeds=seeds) as receipt:
+    came = Origin(args.config, args.out, tuple(args.set), tuple(args.sources))
+    check = partial(dataset.claim, args.out, came)
+    with stage(
+        args.out / MANIFEST, marked(config), inputs=inputs, overrides=overrides, seeds=seeds, check=check
+    ) as receipt:
         folder.check(base)
         runtime.start()
+        came.write(args.out)
         results, first = prepare(config, base, found, args.out)
         receipt.results = manifest.encoded_with(base) | results
         receipt.outputs = {f"{name}.jsonl": files.sha256(args.out / f"{name}.jsonl") for name in SPLITS}

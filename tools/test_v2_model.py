@@ -18,6 +18,7 @@ from medtune.errors import UserError
 from medtune.evaluation import review, scoring, screen, summary
 from medtune.evaluation.modelpair import ModelPair
 from medtune.evaluation.predictions import Predictions
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.model import runtime
 from medtune.receipt import EVALUATION
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.cli or args.prompt is not None:
         talk(pair, settings, args)
     elif args.review is not None:
-        ask_people(pair, settings, args)
+        with folders.held(run.path):
+            ask_people(pair, settings, args)
     else:
         evaluate(pair, settings, args)
 
@@ -102,7 +104,13 @@ def ask_people(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) 
     items, sides = pair.items(data_of(pair, args), settings), pair.sides(settings)
     store = Predictions(run / PREDICTIONS)
     if any(store.missing(side, items) for side in sides):
-        raise UserError(tr("{run}: not all answers are there; run `make test-model` first", run=run))
+        raise UserError(
+            tr(
+                "{run}: not all answers are there; run `{command}` first",
+                run=run,
+                command=pair.run.command("test-model"),
+            )
+        )
     judged = scoring.judge(items, store, *sides)
     if args.review:
         reviews = review.read(Path(args.review), judged, settings.seed)
@@ -110,6 +118,8 @@ def ask_people(pair: ModelPair, settings: EvalConfig, args: argparse.Namespace) 
         print(review.summary(reviews))
     else:
         sheet = run / "review.csv"
+        if sheet.exists() and review.answered(sheet):
+            raise UserError(tr("{path}: has been filled in; read it with --review {path}, or move it away", path=sheet))
         count = review.write(sheet, judged, settings.seed)
         print(
             tr(

@@ -12,19 +12,22 @@ import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from medtune import cli, config, files, planner, receipt
+from medtune import cli, config, files, origin, planner, receipt
 from medtune.dataset import Dataset
 from medtune.deployment import folder
+from medtune.files import folders
 from medtune.i18n import tr
-from medtune.model import runtime
+from medtune.model import claim, runtime
 from medtune.model.base import Base
+from medtune.origin import Origin
 from medtune.planner import screen
 from medtune.receipt import TRAINING, AlreadyDone
 from medtune.run import OUTPUTS, Run
@@ -45,6 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     cli.add_cache(parser)
     args = parser.parse_args(argv)
     cli.apart(parser, args, "--plan", "--hosts", "--cache", "--worker")
+    run = Run(args.out)
+    args.set = run.overrides(args.config, args.set)
     settings = config.load(TrainConfig, args.config, args.set)
     if args.plan:
         Console().print(screen.render(planner.for_run(settings, args.data, args.out)))
@@ -54,38 +59,40 @@ def main(argv: list[str] | None = None) -> None:
         if cluster.Cluster.join().leads:
             files.write_json(args.worker, results)
         return
-    dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
-    inputs = {**dataset.hashes, "base_model": base.weights_hash}
-    run = Run(args.out)
-    with (
-        remembering(run, args),
-        receipt.stage(
-            run.path / TRAINING,
-            settings,
-            inputs=inputs,
-            overrides=args.set,
-            seeds={"train": settings.seed},
-            replace=False,
-            redo=tr("train into another folder (make train RUN=adapters_v3) or remove {run}", run=args.out),
-        ) as done,
-    ):
-        folder.check(base)
-        if not run.begun:
-            run.remember(args.config.parent, args.data)
+    with training(run, args, settings) as done:
         done.results = together(args) if args.hosts else alone(args, settings)
-        done.outputs = {name: files.sha256(args.out / name) for name in OUTPUTS}
-    print(tr("{run}: trained; next: make test-model, make deploy, make report", run=args.out))
+        done.outputs = {name: files.sha256(run.path / name) for name in OUTPUTS}
+    following = ", ".join(f"`{run.command(verb)}`" for verb in ("test-model", "deploy", "report"))
+    print(tr("{run}: trained; next: {following}", run=run.path, following=following))
 
 
 @contextmanager
-def remembering(run: Run, args: argparse.Namespace) -> Iterator[None]:
-    """Note where a finished run comes from, just trained or long ago."""
+def training(run: Run, args: argparse.Namespace, settings: TrainConfig) -> Iterator[receipt.Receipt]:
+    """The stage, in a run that remembers where it comes from, whether it is trained now or was long ago."""
+    dataset, base = Dataset.open(args.data), Base.find(settings.base_model)
+    mark = claim.fingerprint(dataset, base, settings)
+    came = Origin(args.config, args.data, tuple(args.set), settings=settings.model_dump(mode="json"), mark=mark)
+    redo = tr("train into another folder: `{command}`", command=origin.command("train", folders.beside(run.path), came))
     try:
-        yield
+        with receipt.stage(
+            run.path / TRAINING,
+            settings,
+            inputs={**dataset.hashes, "base_model": base.weights_hash},
+            overrides=args.set,
+            seeds={"train": settings.seed},
+            replace=False,
+            redo=redo,
+            check=partial(claim.check, run, came, redo),
+        ) as done:
+            folder.check(base)
+            if not run.begun:
+                run.remember(came)
+            yield done
     except AlreadyDone:
-        run.remember(args.config.parent, args.data)
+        with suppress(OSError):  # it may be in a folder that one may only read
+            run.settle(came)
         raise
-    run.remember(args.config.parent, args.data)
+    run.settle(came)
 
 
 def alone(args: argparse.Namespace, settings: TrainConfig) -> dict[str, Any]:

@@ -7,19 +7,19 @@ import errno
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from medtune import start
+from medtune import files, start
 from medtune.errors import UserError, is_out_of_memory
 from medtune.i18n import say, tr
 from medtune.receipt import AlreadyDone
 
 CACHE = Path("data/cache/trunk")
 PRIVATE = 0o077  # what the tools and their libraries write may hold a patient's words: for its owner alone
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
+SCARCE = (*files.FULL, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # where the system names no file
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,7 +102,8 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
     """
     before = os.umask(PRIVATE)
     try:
-        _check_words(sys.argv[1:] if argv is None else argv)
+        for word in sys.argv[1:] if argv is None else argv:
+            files.check_name(word)
         main(argv)
     except AlreadyDone as done:
         print(done)
@@ -125,15 +126,6 @@ def call(main: Callable[[list[str] | None], None], argv: list[str] | None = None
     return 0
 
 
-def _check_words(words: Iterable[str]) -> None:
-    """A file name that is no UTF-8 could be opened, but in no receipt could it be named."""
-    for word in words:
-        try:
-            word.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(word))) from None
-
-
 def _flush() -> None:
     with suppress(OSError):  # said, where it matters, by who wrote
         sys.stdout.flush()
@@ -150,7 +142,7 @@ def _of_file(error: OSError) -> str:
     name = error.filename if error.filename2 is None else error.filename2
     if isinstance(name, (str, bytes, os.PathLike)):
         return f"{os.fsdecode(name)}: {error.strerror or error}"
-    return os.strerror(error.errno) if error.errno in FULL else ""
+    return os.strerror(error.errno) if error.errno in SCARCE else ""
 
 
 def run(main: Callable[[list[str] | None], None]) -> None:
@@ -165,7 +157,7 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     except BrokenPipeError:  # `make report | head`
         _forget_output()
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in SCARCE:
             raise
         _forget_output()
         code = _fail(os.strerror(error.errno))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medtune import files
+from medtune import files, origin
 from medtune.errors import UserError, raise_all
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.images import intact
+from medtune.origin import Origin
 from medtune.receipt import MANIFEST, Receipt
 from medtune.records import SPLITS, Record
 
@@ -29,6 +31,14 @@ class Dataset:
     @classmethod
     def open(cls, folder: Path) -> Dataset:
         """Open a finished data set; a UserError where there is none or its files are not those of the manifest."""
+        if not (folder / MANIFEST).exists():
+            raise UserError(
+                tr(
+                    "{folder}: no data set there; run `{command}` first",
+                    folder=folder,
+                    command=origin.of_folder("data", folder),
+                )
+            )
         manifest = Receipt.read(folder / MANIFEST)
         problems = []
         for name, sha256 in manifest.outputs.items():
@@ -39,7 +49,7 @@ class Dataset:
         try:
             raise_all(problems, str(folder))
         except UserError as error:
-            raise UserError(f"{error}; " + tr("run `make data` again")) from None
+            raise UserError(f"{error}; " + again(folder)) from None
         return cls(folder, manifest)
 
     @property
@@ -63,13 +73,34 @@ class Dataset:
         if lost:
             raise UserError(
                 tr(
-                    "{folder}: {count} images are missing, broken or changed ({first} ...); run `make data` again",
+                    "{folder}: {count} images are missing, broken or changed ({first} ...)",
                     folder=self.root,
                     count=len(lost),
                     first=lost[0],
                 )
+                + f"; {again(self.root)}"
             )
         return records
+
+
+def again(folder: Path) -> str:
+    """That the data set is to be prepared again, and how."""
+    return tr("run `{command}` again", command=origin.of_folder("data", folder))
+
+
+def claim(folder: Path, came: Origin) -> None:
+    """Refuse a folder whose splits were not written there by us: perhaps they are what one wants to prepare."""
+    theirs = [name for split in SPLITS if (folder / (name := f"{split}.jsonl")).exists()]
+    if theirs and not any((folder / name).exists() for name in (MANIFEST, origin.ORIGIN, INDEX)):
+        elsewhere = origin.command("data", origin=replace(came, data=folders.beside(folder)))
+        raise UserError(
+            tr(
+                "{folder}: holds files that were not prepared here ({names}); prepare into another folder: `{command}`",
+                folder=folder,
+                names=", ".join(theirs),
+                command=elsewhere,
+            )
+        )
 
 
 def mark(path: str) -> str:

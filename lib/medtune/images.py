@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_RATIO = 200  # of the edges; Qwen's smart_resize refuses more
+MOST_BYTES = 2**30  # of a file
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # X-rays: 16-bit and float grey
 BROKEN = (
     OSError,
@@ -27,6 +30,15 @@ BROKEN = (
 
 class ImageError(Exception):
     """Bytes that are no image one can show; the message says why."""
+
+
+def bytes_of(path: Path) -> bytes:
+    """The bytes of an image file; an OSError where there is none, a pipe or a device perhaps, or it is too large."""
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if path.stat().st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return path.read_bytes()
 
 
 def upright_rgb(data: bytes, max_edge: int) -> Image.Image:

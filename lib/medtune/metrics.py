@@ -23,7 +23,8 @@ Metric = dict[str, Any]  # one line: kind (train, valid, checkpoint or event), s
 Curve = list[tuple[int, float]]  # (step, value), steps ascending
 
 BEGINNINGS = ("start", "resume")
-ENDINGS = ("stop", "finish", "early_stop")
+ENDED = ("finish", "early_stop")
+ENDINGS = ("stop", *ENDED)
 TURNS = (*BEGINNINGS, *ENDINGS)  # events that begin or end a stretch of training
 WORDS = ("kind", "name", "text", "file", "settings")
 BY_DIM = ("loss_by_dim", "gradient_share")
@@ -68,16 +69,19 @@ class MetricsLog:
         if path.exists():
             kept = counting(list(_parsed(path.read_bytes().split(b"\n"))), resumed_at)
             files.write_jsonl(path, [_line(metric) for metric in kept])
+        self._path = path
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for the whole run
 
     def close(self) -> None:
         """No more will be added."""
-        self._file.close()
+        with files.named(self._path):  # what did not fit before does not fit now
+            self._file.close()
 
     def add(self, kind: str, step: int, **values: Any) -> None:
         """Append one line at once: the monitor reads it while we run."""
-        self._file.write(_line({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
-        self._file.flush()
+        with files.named(self._path):
+            self._file.write(_line({"kind": kind, "step": step, "time": round(time.time(), 3), **values}) + "\n")
+            self._file.flush()
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,11 @@ class History:
     def turn(self) -> str:
         """The last event that began or ended a stretch of training, or an empty string."""
         return next((event["name"] for event in reversed(self.of("event")) if event.get("name") in TURNS), "")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the training came to its end, by its steps or by its patience."""
+        return self.turn in ENDED
 
     @property
     def best(self) -> Metric | None:

@@ -10,16 +10,17 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from medtune import files
+from medtune import files, origin
 from medtune.config import Strict
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
 
 MANIFEST, TRAINING, EVALUATION, DEPLOYMENT = "manifest.json", "training.json", "evaluation.json", "deployment.json"
@@ -52,17 +53,21 @@ class Receipt:
 
     @classmethod
     def read(cls, path: Path) -> Receipt:
-        """Read a receipt; a missing or damaged one is a UserError that names the stage to run."""
-        verb = VERBS.get(path.name, "all")
+        """Read a receipt; a missing or damaged one is a UserError that says what to run."""
+        command = origin.of_folder(VERBS.get(path.name, "all"), path.parent)
         if not path.exists():
-            raise UserError(tr("{path}: no such receipt; run `make {verb}` first", path=path, verb=verb))
+            raise UserError(tr("{path}: no such receipt; run `{command}` first", path=path, command=command))
         found = files.unsealed(path.read_bytes())
         if found is None:
-            raise Damaged(tr("{path}: damaged; bring it back, or run `make {verb}` again", path=path, verb=verb))
+            raise Damaged(tr("{path}: damaged; bring it back, or run `{command}` again", path=path, command=command))
         found = files.with_home(found)  # an output in the home is named with its sign
         if not _is_receipt(found):
             raise Damaged(
-                tr("{path}: not a receipt of medtune; move it away and run `make {verb}` again", path=path, verb=verb)
+                tr(
+                    "{path}: not a receipt of medtune; move it away and run `{command}` again",
+                    path=path,
+                    command=command,
+                )
             )
         return cls(**found)
 
@@ -109,12 +114,15 @@ def stage(
     replace: bool = True,
     redo: str = "",
     undo: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Receipt]:
     """Run a stage whose receipt is ``path`` (its stem names the stage) and write the receipt when it succeeded.
 
-    ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone. With
-    ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on; so is one whose receipt is
-    damaged. ``undo`` is called where all was done and the receipt cannot be written.
+    ``inputs`` maps file names to sha256. A finished run of the same settings and inputs raises AlreadyDone, for which
+    nothing is written. With ``replace=False`` a finished run of others is a UserError, ``redo`` saying how to go on;
+    so is one whose receipt is damaged. The folder is held meanwhile: a second stage in it is a UserError. ``check``
+    raises where the folder must not be written to; before it, nothing is. ``undo`` is called where all was done and the
+    receipt cannot be written.
     """
     receipt = Receipt(
         stage=path.stem,
@@ -123,19 +131,22 @@ def stage(
         inputs=inputs,
         seeds=seeds or {},
     )
-    _compare(path, receipt, replace, redo)
-    path.unlink(missing_ok=True)  # from here on the stage is unfinished
-    started = time.time()
-    receipt.started = _moment(started)
-    receipt.commit, receipt.versions, receipt.machine = commit(), versions(), machine()
-    yield receipt
-    receipt.finished = _moment(time.time())
-    receipt.seconds = round(time.time() - started, 3)
-    try:
-        receipt.write(path)
-    except BaseException:
-        undo()
-        raise
+    with folders.held(path.parent):
+        _compare(path, receipt, replace, redo)
+        check()
+        folders.own(path.parent)
+        path.unlink(missing_ok=True)  # from here on the stage is unfinished
+        started = time.time()
+        receipt.started = _moment(started)
+        receipt.commit, receipt.versions, receipt.machine = commit(), versions(), machine()
+        yield receipt
+        receipt.finished = _moment(time.time())
+        receipt.seconds = round(time.time() - started, 3)
+        try:
+            receipt.write(path)
+        except BaseException:
+            undo()
+            raise
 
 
 def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
@@ -150,7 +161,8 @@ def _compare(path: Path, receipt: Receipt, replace: bool, redo: str) -> None:
         return
     lost = [name for name, digest in earlier.outputs.items() if files.lost(path.parent / name, digest)]
     if not lost and earlier.fingerprint == receipt.fingerprint:
-        os.utime(path)  # newer than its inputs again, for make
+        with suppress(OSError):  # in a folder one may only read, make asks again: that is all
+            os.utime(path)  # newer than its inputs again, for make
         raise AlreadyDone(tr("{path}: already done with these settings and inputs", path=path))
     if not replace:
         raise UserError(f"{path.parent}: {_difference(earlier, receipt, lost)}; {redo}")
@@ -164,14 +176,15 @@ def _difference(earlier: Receipt, now: Receipt, lost: list[str]) -> str:
         return tr(
             "holds a finished run on other inputs ({names})", names=", ".join(dict.fromkeys(k for k, _ in changed))
         )
-    keys = ", ".join(_changed_keys(earlier.config, now.config))
+    keys = ", ".join(changed_keys(earlier.config, now.config))
     return tr("holds a finished run with other settings ({names})", names=keys)
 
 
-def _changed_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+def changed_keys(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """The dotted names of what differs between two settings."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = dict.fromkeys([*a, *b])
-        return [name for key in keys for name in _changed_keys(a.get(key), b.get(key), f"{prefix}.{key}".strip("."))]
+        return [name for key in keys for name in changed_keys(a.get(key), b.get(key), f"{prefix}.{key}".strip("."))]
     return [] if a == b else [prefix]
 
 

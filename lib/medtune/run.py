@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
-from medtune import files
+from medtune import config, files, origin
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
+from medtune.metrics import History
+from medtune.origin import Origin
 from medtune.receipt import DEPLOYMENT, EVALUATION, MANIFEST, TRAINING, Receipt
+from medtune.schemas import DeployConfig
 
 WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
 METRICS = "metrics.jsonl"
 OUTPUTS = (WEIGHTS, CONFIG, METRICS)  # what a finished training leaves for the next stages
 RESUME = "resume.safetensors"  # the state to go on from; gone when the training has finished
 PREDICTIONS, REVIEWS = "predictions.jsonl", "reviews.jsonl"
-ORIGIN = ".origin"
 LOGS = "training_real_*.log"
-DEFAULT = Path("adapters_v2")
-
-
-class Origin(NamedTuple):
-    """The folders a run came from: of its settings and of its data."""
-
-    configs: str
-    data: str
+DEFAULT = Path(origin.RUN)
+FOREIGN = ("*.safetensors", "*.npz", "adapter_model.*", CONFIG)  # what adapters from elsewhere are found by
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,14 @@ class Run:
             return cls(Path(files.with_home(str(path))) if path else DEFAULT)  # ~ as a report writes it, in quotes too
         begun = [file for name in (TRAINING, METRICS) for file in Path().glob(f"*/{name}")]
         if not begun:
-            raise UserError(tr("no run here: {run} does not exist; run `make train` first, or name a run", run=DEFAULT))
+            raise UserError(tr("no run here: {run} does not exist; run `make train` first, or name one", run=DEFAULT))
         return cls(max(begun, key=lambda file: file.stat().st_mtime).parent)
 
     @cached_property
     def training(self) -> Receipt:
-        """The receipt of its training; a UserError where it has not finished."""
+        """The receipt of its training; a UserError that says what to type where there is none."""
+        if not (self.path / TRAINING).exists():
+            raise UserError(self.unfinished())
         return Receipt.read(self.path / TRAINING)
 
     @cached_property
@@ -60,6 +59,10 @@ class Run:
     @cached_property
     def deployment(self) -> Receipt:
         """The receipt of its deployment; a UserError where there is none."""
+        if not (self.path / DEPLOYMENT).exists():
+            raise UserError(
+                tr("{run}: not deployed; run `{command}` first", run=self.path, command=self.command("deploy"))
+            )
         return Receipt.read(self.path / DEPLOYMENT)
 
     @cached_property
@@ -114,15 +117,86 @@ class Run:
         return any((self.path / name).exists() for name in (TRAINING, METRICS))
 
     @property
-    def origin(self) -> Origin | None:
-        """Where it came from, as ``remember`` noted it."""
-        noted = self.path / ORIGIN
-        words = noted.read_text(encoding="utf-8").split() if noted.exists() else []
-        return Origin(*words) if len(words) == 2 else None
+    def ended(self) -> bool:
+        """Whether its metrics say that a training went to its end here, and there is nothing left to go on with."""
+        return History.read(self.path / METRICS).ended and not (self.path / RESUME).exists()
 
-    def remember(self, configs: Path, data: Path) -> None:
+    @property
+    def adapters(self) -> list[Path]:
+        """Files that are adapters, or say how they are attached, whoever made them."""
+        found = {path for pattern in FOREIGN for path in self.path.glob(pattern)}
+        return sorted(path for path in found if path.name != RESUME and not path.name.startswith("."))
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it came from, as it remembers it."""
+        return Origin.read(self.path)
+
+    def command(self, verb: str, came: Origin | None = None) -> str:
+        """What one types for a stage of this run; ``came``: where it is to come from, if not from where it did."""
+        return origin.command(verb, self.path, came or self.origin)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a training was begun here that has not come to its end."""
+        return (self.path / RESUME).exists() or ((self.path / METRICS).exists() and not self.ended)
+
+    def unfinished(self) -> str:
+        """Why this is no finished run, and what to type."""
+        if self.resumes:
+            said = tr("{run}: its training has not finished", run=self.path)
+        elif self.begun or self.adapters:
+            return self.unaccounted()
+        else:
+            said = tr("{run}: no run there", run=self.path)
+        return tr("{said}; run `{command}` first", said=said, command=self.command("train"))
+
+    def unaccounted(self, elsewhere: str = "") -> str:
+        """What lies here that no receipt speaks of, and what to type, or ``elsewhere``, what else one can do."""
+        if self.ended:
+            said = tr("{run}: a finished training, but its receipt {name} is gone", run=self.path, name=TRAINING)
+        else:
+            names = ", ".join(path.name for path in self.adapters[:3])
+            said = tr("{run}: holds adapters that were not trained here ({names})", run=self.path, names=names)
+        if self._base and (self.path / CONFIG).exists():
+            way = origin.imported(self.path, self._base, folders.beside(self.path))
+            way = tr("take the adapters into a run of their own: `{command}`", command=way)
+            return "; ".join((said, way, *([elsewhere] if elsewhere else [])))
+        command = origin.command("train", folders.beside(self.path), self.origin)
+        return f"{said}; " + (elsewhere or tr("train into another folder: `{command}`", command=command))
+
+    @property
+    def _base(self) -> str:
+        """The base model that its settings name, else its adapters; "" where neither does."""
+        if self.origin and self.origin.settings:
+            return str(self.origin.settings.get("base_model", ""))
+        try:
+            told = files.read_json(self.path / CONFIG)
+        except UserError:
+            return ""
+        named = [told.get(key) for key in ("base_model_name_or_path", "model")] if isinstance(told, dict) else []
+        return next((name for name in named if isinstance(name, str)), "")
+
+    def remember(self, came: Origin) -> None:
         """Note where it comes from, for make and for the tools that are called bare."""
-        files.write_text(self.path / ORIGIN, f"{configs} {data}\n")
+        came.write(self.path)
+
+    def settle(self, came: Origin) -> None:
+        """Its training has a receipt: it came from there, and there is nothing left to go on with."""
+        self.remember(came)
+        (self.path / RESUME).unlink(missing_ok=True)
+
+    def overrides(self, settings: Path, given: Sequence[str]) -> list[str]:
+        """What is set for its training: what was given now, else what it was begun with under the same settings."""
+        known = self.origin
+        return list(known.overrides) if known and not given and known.config == settings else list(given)
+
+    def deployed(self, file: Path | None, overrides: Sequence[str]) -> DeployConfig:
+        """How it is deployed: as ``file`` says, without one as it was deployed, else as its profile says."""
+        done = None if file or overrides else Receipt.found(self.path / DEPLOYMENT)
+        if done:
+            return DeployConfig.model_validate(done.config)
+        return config.load(DeployConfig, file or self.settings("deploy"), overrides)
 
     def settings(self, stage: str) -> Path:
         """The settings of another stage (eval, deploy) in the profile it came from; a UserError where none is noted."""
@@ -134,4 +208,4 @@ class Run:
                     stage=stage,
                 )
             )
-        return Path(self.origin.configs) / f"{stage}.yaml"
+        return self.origin.configs / f"{stage}.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from medtune import files, receipt
@@ -12,14 +13,17 @@ from medtune.errors import UserError
 from medtune.evaluation import scoring, summary
 from medtune.evaluation.modelpair import ModelPair
 from medtune.evaluation.predictions import Predictions
-from medtune.files import Json
+from medtune.files import Json, folders
 from medtune.i18n import tr
+from medtune.model import claim
 from medtune.model.base import Base
+from medtune.origin import Origin
 from medtune.receipt import TRAINING, AlreadyDone
 from medtune.run import OUTPUTS, PREDICTIONS, Run
 from medtune.schemas import EvalConfig, TrainConfig
 
 WITHOUT, WITH = "without", "with"  # the folders of the two runs
+CONFIG = Path("train.yaml")  # each has settings of its own making: from no file
 
 
 class AblationConfig(Strict):
@@ -50,10 +54,12 @@ class Ablation:
         """Train what is not trained yet; the second run finds the trunk's activations of the first."""
         dataset, base = Dataset.open(self.data), Base.find(self.settings.train.base_model)
         inputs = {**dataset.hashes, "base_model": base.weights_hash}
+        redo = tr("choose another folder: --out {free}", free=folders.beside(self.folder))
         from medtune.training import job
 
         for name, settings in self.arms.items():
-            run = self.folder / name
+            run, mark = self.folder / name, claim.fingerprint(dataset, base, settings)
+            came = Origin(CONFIG, self.data, settings=settings.model_dump(mode="json"), mark=mark)
             try:
                 with receipt.stage(
                     run / TRAINING,
@@ -61,12 +67,14 @@ class Ablation:
                     inputs=inputs,
                     seeds={"train": settings.seed},
                     replace=False,
-                    redo=tr("choose another --out or remove {run}", run=run),
+                    redo=redo,
+                    check=partial(claim.check, Run(run), came, redo),
                 ) as done:
                     print(_announcement(name), flush=True)
                     ready = job.assemble(dataset, base, settings, run, self.cache)
                     done.results = ready.run()
                     done.outputs = {file: files.sha256(run / file) for file in OUTPUTS}
+                Run(run).settle(came)
             except AlreadyDone as done:
                 print(done)
 

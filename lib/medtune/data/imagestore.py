@@ -23,7 +23,7 @@ from PIL import Image
 from medtune import files
 from medtune.data.rejections import Rejected
 from medtune.dataset import IMAGES, INDEX, is_stored, whole
-from medtune.images import ImageError, intact, pixel_hash, upright_rgb
+from medtune.images import ImageError, bytes_of, intact, pixel_hash, upright_rgb
 
 UNLISTED = ".unlisted"  # names of what was stored since the index was written; the next run lists or removes it
 THREADS = min(os.cpu_count() or 1, 8)  # a photo of 12 megapixels takes some 100 MB while it is prepared
@@ -187,7 +187,7 @@ def _bytes_of(picture: Picture) -> bytes:
     if picture.path is None:
         return _decode_address(picture.reference)
     try:
-        return picture.path.read_bytes()
+        return bytes_of(picture.path)
     except (OSError, ValueError):  # ValueError: a NUL in its name
         raise Rejected("image_missing", picture.reference) from None
 

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from medtune import files
 from medtune.data import layouts
 from medtune.data.layouts import Layout
 from medtune.errors import UserError, raise_all
@@ -83,6 +84,8 @@ def _told_apart(found: list[SourceFile]) -> list[SourceFile]:
 
 
 def _open(file: Path, path: Path, source: Source) -> SourceFile:
+    files.check_name(file)
+    files.check_regular(file)
     try:
         file.open("rb").close()
     except OSError as error:

@@ -164,8 +164,11 @@ def _dropout(config: Mapping[str, Any], key: str) -> float:
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1 else 0.0
 
 
-def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
-    """Write the portable form to ``out``; every tensor without a place in ``base``, or misshapen, is listed instead."""
+def write(found: Foreign, base: Base, out: Path, mark: str = "") -> AdapterConfig:
+    """Write the portable form to ``out``, weights with their ``mark`` first.
+
+    Every tensor without a place in ``base``, or misshapen, is listed instead.
+    """
     adapted = deltas.paired(found.tensors, found.scale, found.dora, found.layout)
     if not adapted:
         raise UserError(tr("the adapters hold no tensor; copy the adapter again"))
@@ -176,8 +179,8 @@ def write(found: Foreign, base: Base, out: Path) -> AdapterConfig:
     keys = tuple(delta.module for delta in adapted)
     config = AdapterConfig(rank, found.scale, found.dropout, keys, found.dora)
     out.mkdir(parents=True, exist_ok=True)
+    adapters.save_tensors(out / WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()}, mark)
     files.write_json(out / CONFIG, config.to_json())
-    adapters.save_tensors(out / WEIGHTS, {k: v.astype(mx.float32) for k, v in found.tensors.items()})
     return config
 
 

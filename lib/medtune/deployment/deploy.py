@@ -163,12 +163,12 @@ def deploy(plan: Deployment, say: Callable[[str], None]) -> dict[str, Any]:
             quantization = fuse.quantization_after(base.quantization, plan.changes)
             folder.write(base, staged, template=plan.chat_template, quantization=quantization, card=_card(plan))
             subject = _subject(plan, staged)
-            verdicts = _prove(proof.run(subject), say)
+            verdicts = _prove(proof.run(subject), say, plan.run)
             listing = folder.listing(staged)
             transaction.commit(at)
         subject = replace(subject, folder=at.folder)
         try:
-            verdicts += _prove(proof.run(subject, after_commit=True), say)
+            verdicts += _prove(proof.run(subject, after_commit=True), say, plan.run)
         except BaseException:  # Ctrl-C too: what is not proved does not stay
             transaction.withdraw(at)
             raise
@@ -182,11 +182,17 @@ def prove(plan: Deployment, say: Callable[[str], None]) -> Iterator[Verdict]:
     Yields each verdict when it is found, the failed one (see ``refuse``) last.
     """
     if not plan.place.folder.exists():
-        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=plan.place.folder))
+        raise UserError(
+            tr(
+                "{folder}: nothing is deployed there; run `{command}` first",
+                folder=plan.place.folder,
+                command=plan.run.command("deploy"),
+            )
+        )
     subject = _subject(plan, plan.place.folder)
     for after_commit in (False, True):
         for verdict in proof.run(subject, after_commit=after_commit):
-            say(sentences.line(verdict.facts))
+            say(sentences.line(verdict.facts, prove=plan.run.command("prove")))
             yield verdict
             if verdict.verdict == "failed":
                 return
@@ -199,25 +205,26 @@ def refuse(verdict: Verdict) -> None:
         raise UserError(tr("refused at {level} ({name}): {note}", level=verdict.level, name=name, note=note))
 
 
-def check_unchanged(receipt: Receipt) -> None:
+def check_unchanged(receipt: Receipt, run: Run) -> None:
     """Refuse a folder whose files are no longer those its receipt names; ones that are the base's own L0 compares."""
     ours = {Path(name): digest for name, digest in receipt.outputs.items() if Path(name).name not in folder.VERBATIM}
     changed = [path for path, digest in ours.items() if files.lost(path, digest)]
     if changed:
         raise UserError(
             tr(
-                "{folder}: changed since it was deployed ({names}); run `make deploy` again",
+                "{folder}: changed since it was deployed ({names}); run `{command}` again",
                 folder=receipt.results["folder"],
+                command=run.command("deploy"),
                 names=", ".join(path.name for path in changed),
             )
         )
 
 
-def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None]) -> list[Verdict]:
+def _prove(verdicts: Iterable[Verdict], say: Callable[[str], None], run: Run) -> list[Verdict]:
     """Say each verdict as it comes; the first failed one is a UserError."""
     seen = []
     for verdict in verdicts:
-        say(sentences.line(verdict.facts))
+        say(sentences.line(verdict.facts, prove=run.command("prove")))
         seen.append(verdict)
         refuse(verdict)
     return seen

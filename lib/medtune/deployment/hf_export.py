@@ -39,10 +39,12 @@ class Exported:
     make: Callable[[], mx.array]  # in the shape of the entry, float32
 
 
-def write(source: Path, out: Path) -> None:
+def write(source: Path, out: Path, command: str = "make deploy") -> None:
     """Write the model folder ``source`` to ``out``, which must not exist."""
     if not (source / "config.json").exists():
-        raise UserError(tr("{folder}: nothing is deployed there; run `make deploy` first", folder=source))
+        raise UserError(
+            tr("{folder}: nothing is deployed there; run `{command}` first", folder=source, command=command)
+        )
     guard.check(source)
     config = files.read_object(source / "config.json")
     family = families.of(config)

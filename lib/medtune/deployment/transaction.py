@@ -23,6 +23,7 @@ from pathlib import Path
 from medtune import files, lmstudio
 from medtune.deployment import disk
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.schemas import DeployConfig
 
@@ -149,7 +150,7 @@ def staging(place: Place, needed: int) -> Iterator[Path]:
                 folder=place.folder,
             )
         )
-    free = files.free_bytes(place.work)
+    free = folders.free_bytes(place.work)
     if free < needed:
         raise UserError(
             tr(

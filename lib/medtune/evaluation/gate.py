@@ -94,7 +94,7 @@ def _of_pass_rate(failure: Json, lang: Lang | None) -> str:
 
 
 def _missing(name: str, lang: Lang | None) -> str:
-    return tr("{name}: its figure is missing; run `make test-model` again", lang, name=name)
+    return tr("{name}: its figure is missing; measure it again", lang, name=name)
 
 
 _SENTENCES = {"dimension": _of_dimension, "superior": _of_superior, "pass_rate": _of_pass_rate}

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from medtune import checks, files
 from medtune.data import sources
 from medtune.data.sources import Row
-from medtune.dataset import Dataset
+from medtune.dataset import Dataset, again
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
-from medtune.images import ImageError, upright_rgb
+from medtune.images import ImageError, bytes_of, upright_rgb
 from medtune.records import DIMENSIONS, IMAGE_MARKER, Check, Dimension, Message, Record
 
 BENCH = "recommended.jsonl"
@@ -73,7 +73,11 @@ def of_test(dataset: Dataset, most: int | None, seed: int) -> list[Item]:
     drawn = [record for dim in DIMENSIONS for record in [r for r in records if r.dim == dim][:most]]
     if not drawn:
         raise UserError(
-            tr("{data}: no test records; raise test_fraction in data.yaml and run `make data`", data=dataset.root)
+            tr(
+                "{data}: no test records; raise test_fraction in data.yaml, then {again}",
+                data=dataset.root,
+                again=again(dataset.root),
+            )
         )
     return [_item(record, dataset.root, "test") for record in drawn]
 
@@ -83,6 +87,7 @@ def of_bench(folder: Path, system_prompt: str) -> list[Item]:
     path = folder / BENCH
     if not path.exists():
         raise UserError(tr("{path}: no such file; set bench in eval.yaml to the folder that has it", path=path))
+    files.check_regular(path)
     problems: list[str] = []
     items: list[Item] = []
     for row in sources.rows(path) if path.read_bytes().strip() else ():  # an empty file: no cases are wanted
@@ -118,7 +123,7 @@ def _case(row: Row, folder: Path) -> tuple[BenchCase | None, list[str]]:
 def _unseen(path: Path) -> str:
     """Why nobody can see the image; "" where one can."""
     try:
-        upright_rgb(path.read_bytes(), sys.maxsize)
+        upright_rgb(bytes_of(path), sys.maxsize)
     except ImageError as error:
         return tr("not an image one can open ({error})", error=error)
     except (OSError, ValueError) as error:  # ValueError: a NUL in its name

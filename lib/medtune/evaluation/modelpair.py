@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from medtune import checks, files
+from medtune import checks, files, origin
 from medtune.dataset import Dataset
 from medtune.errors import UserError
 from medtune.evaluation import items
 from medtune.evaluation.items import Item
 from medtune.evaluation.predictions import Side
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.model.base import Base
 from medtune.receipt import MANIFEST, TRAINING
@@ -69,9 +70,10 @@ class ModelPair:
             raise UserError(
                 tr(
                     "{run}: the data set {data} is not here, and without it nothing can be tested; copy its folder "
-                    "here, or prepare it again (make data); make chat, deploy and report do without",
+                    "here, or prepare it again: `{command}`",
                     run=self.run.path,
                     data=data,
+                    command=origin.of_folder("data", data),
                 )
             )
         dataset = Dataset.open(data)
@@ -79,10 +81,12 @@ class ModelPair:
         if recorded and dataset.hash != recorded["hash"]:  # else the test split may have been trained on
             raise UserError(
                 tr(
-                    "{data}: not the data set {run} was trained on; train again, or name that one ({path})",
+                    "{data}: not the data set {run} was trained on, or no longer as it was ({path}); bring that back, "
+                    "or train on this one in another folder: `{command}`",
                     data=data,
                     run=self.run.path,
                     path=recorded["path"],
+                    command=origin.command("train", folders.beside(self.run.path), self.run.origin),
                 )
             )
         chosen = items.of_test(dataset, settings.max_items, settings.seed)

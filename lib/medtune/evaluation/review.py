@@ -47,6 +47,14 @@ def write(path: Path, judged: Sequence[Judged], seed: int) -> int:
     return len(rows)
 
 
+def answered(path: Path) -> bool:
+    """Whether somebody has written into a sheet; one that cannot be read as it was written is somebody's too."""
+    try:
+        return any((row["better"] or "").strip() or (row["note"] or "").strip() for _, row in _rows(path))
+    except UserError:
+        return True
+
+
 def read(path: Path, judged: Sequence[Judged], seed: int) -> list[Review]:
     """The filled rows of a sheet (``better``: 1, 2 or 0 for a tie; empty rows are left out)."""
     known = {_key(one, seed): one for one in judged}

@@ -18,12 +18,14 @@ from mlx_vlm.trainer.peft.dora_layers import DoRALinear
 from mlx_vlm.trainer.peft.lora_layers import LoRALinear, LoRASwitchLinear
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medtune import config_errors, files
+from medtune import files
+from medtune.config import errors as config_errors
 from medtune.errors import UserError, is_out_of_memory, raise_all
 from medtune.i18n import tr
-from medtune.model import libraries
+from medtune.model import arrays, libraries
 from medtune.model.architecture import Architecture
 from medtune.model.arrays import flat
+from medtune.model.claim import MARK
 from medtune.model.tensors import Shard
 from medtune.run import CONFIG, WEIGHTS, Run
 from medtune.schemas import Lora
@@ -215,16 +217,15 @@ def tensors(model: nn.Module) -> dict[str, mx.array]:
     return {name: value.astype(mx.float32) for name, value in flat(model.trainable_parameters()).items()}
 
 
-def save_tensors(path: Path, tensors: dict[str, mx.array]) -> None:
-    """Write adapter tensors atomically, with the header that says they are MLX's; what is not finite is refused."""
+def save_tensors(path: Path, tensors: dict[str, mx.array], mark: str = "") -> None:
+    """Write finite adapter tensors atomically; the header says that they are MLX's, and by ``mark`` what made them."""
     check_finite(tensors, str(path))
-    with files.atomic(path) as partial:
-        mx.save_safetensors(str(partial), tensors, {"format": "mlx"})
+    arrays.save(path, tensors, {"format": "mlx"} | ({MARK: mark} if mark else {}))
 
 
-def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig) -> int:
-    """Write the model's adapters as ``folder/name`` beside their adapter_config.json; returns the bytes written."""
-    save_tensors(folder / name, tensors(model))
+def save(folder: Path, name: str, model: nn.Module, config: AdapterConfig, mark: str = "") -> int:
+    """Write the model's adapters as ``folder/name``, then their adapter_config.json; returns the bytes written."""
+    save_tensors(folder / name, tensors(model), mark)
     files.write_json(folder / CONFIG, config.to_json())
     return (folder / name).stat().st_size
 

@@ -1,4 +1,4 @@
-"""Hugging Face's Hub: its cache on this machine, and the one download there is, when a person asks for it."""
+"""Hugging Face's cache on this machine, and the one way in which anything is downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medtune.i18n import tr
 
 
 def folder(name: str) -> Path | None:
-    """Where the cache has, or would have, the model of this id; None where it is no id."""
+    """Where a Hub id lies in the local cache, or would; None where it is no id."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -24,7 +24,7 @@ def folder(name: str) -> Path | None:
 
 
 def download(name: str) -> Path:
-    """Fetch a model that was asked for; a failure is a UserError."""
+    """Fetch a model's data, no program, into the local cache; a UserError where that fails."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 

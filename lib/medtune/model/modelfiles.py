@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from medtune import config_errors
+from medtune.config import errors as config_errors
 from medtune.i18n import tr
 from medtune.model import families
 
@@ -19,7 +19,7 @@ Width = Annotated[int, Field(ge=1, le=2**20)]  # of a layer: hidden sizes, heads
 SmallCount = Annotated[int, Field(ge=0, le=2**12)]  # of layers, experts
 Some = Annotated[int, Field(ge=1, le=2**12)]
 Edge = Annotated[int, Field(ge=1, le=2**10)]  # of patches and windows
-Pixels = Annotated[int, Field(ge=0, le=2**40)]
+Pixels = Annotated[int, Field(ge=1, le=2**40)]
 Vocabulary = Annotated[int, Field(ge=1, le=2**24)]
 Token = Annotated[int, Field(ge=-1, le=2**24)]
 AboveZero = Annotated[float, Field(gt=0)]
@@ -158,7 +158,7 @@ class Images(_Part):
     patch_size: Edge = 16
     temporal_patch_size: Edge = 2
     merge_size: Edge = 2
-    min_pixels: Annotated[int, Field(ge=0, le=2**26)] | None = None
+    min_pixels: Annotated[int, Field(ge=1, le=2**26)] | None = None
     max_pixels: Pixels | None = None
     size: dict[str, Pixels | None] | None = None
     image_mean: list[float] = Field([0.5] * 3, min_length=3, max_length=3)
@@ -174,6 +174,8 @@ class Images(_Part):
         low, high = self.min_pixels or size.get("shortest_edge"), self.max_pixels or size.get("longest_edge")
         if low and low > 2**26:
             raise ValueError(tr("size.shortest_edge: {found}, every image would be enlarged to that", found=low))
+        if high and high < (self.patch_size * self.merge_size) ** 2:
+            raise ValueError(tr("the largest image has {high} pixels, less than one token sees", high=high))
         if low and high is not None and low > high:
             raise ValueError(
                 tr("the smallest image is larger than the largest ({low} > {high} pixels)", low=low, high=high)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from medtune import files
+from medtune.dataset import again
 from medtune.errors import UserError
 from medtune.i18n import tr
-from medtune.images import BROKEN, ImageError, upright_rgb
+from medtune.images import BROKEN, ImageError, bytes_of, upright_rgb
 from medtune.model import libraries, padding, templates
 from medtune.model.base import Base
 from medtune.model.transcript import Transcriber, Way
@@ -72,6 +73,8 @@ class Renderer:
         self.tokenizer: Any = self.processor.tokenizer
         self._encoder = self.tokenizer.backend_tokenizer
         self._encoder.encode_special_tokens = True  # special tokens spelled out in a content stay text
+        self._encoder.no_truncation()  # what tokenizer.json says of that was somebody's batch
+        self._encoder.no_padding()
         self._transcriber = Transcriber(base, self.tokenizer)
         self.image_token = int(base.config.get("image_token_id", -1))
 
@@ -176,12 +179,12 @@ class Renderer:
                 with Image.open(path) as image:
                     yield image
             else:
-                yield upright_rgb(path.read_bytes(), self.max_edge)
+                yield upright_rgb(bytes_of(path), self.max_edge)
         except (ImageError, *BROKEN) as error:
             said = getattr(error, "strerror", None) or error
             problem = tr("{path}: not an image one can open ({error})", path=path, error=said)
-            again = "; " + tr("run `make data` again") if self.max_edge is None else ""
-            raise UserError(problem + again) from None
+            stored = self.max_edge is None  # under images/ of its data set
+            raise UserError(f"{problem}; {again(path.parent.parent)}" if stored else problem) from None
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Text of generated tokens, special ones left out; ids beyond the tokenizer (a padded vocabulary) too."""

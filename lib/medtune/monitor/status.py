@@ -11,7 +11,7 @@ from typing import Any, Literal
 from medtune.i18n import tr
 from medtune.metrics import BEGINNINGS, History, Metric, Reader
 from medtune.progress import duration
-from medtune.run import METRICS
+from medtune.run import METRICS, Run
 
 State = Literal["waiting", "preparing", "running", "stalled", "stopped", "finished"]
 
@@ -48,22 +48,22 @@ class Status:
 
 def observe(run: Path, now: float) -> Status:
     """Read a run folder's metrics and say where it stands at ``now`` (epoch seconds)."""
-    return status_of(str(run), History.read(run / METRICS), now)
+    return status_of(str(run), History.read(run / METRICS), now, Run(run).command("train"))
 
 
 class Observer:
     """Looks at one run folder again and again; what was read once is not read again."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._metrics = run, Reader(run / METRICS)
+        self._run, self._metrics, self._command = run, Reader(run / METRICS), Run(run).command("train")
 
     def look(self) -> Status:
         """Where the run stands now."""
-        return status_of(str(self._run), self._metrics.read(), time.time())
+        return status_of(str(self._run), self._metrics.read(), time.time(), self._command)
 
 
-def status_of(run: str, history: History, now: float) -> Status:
-    """Say where a run with this history stands at ``now``."""
+def status_of(run: str, history: History, now: float, command: str = "make train") -> Status:
+    """Say where a run with this history stands at ``now``; ``command`` is what one types to train it."""
     times = _times(history, now)
     silent = max(0.0, now - times[-1]) if times else None
     state = _state(history, times, silent)
@@ -71,7 +71,7 @@ def status_of(run: str, history: History, now: float) -> Status:
     return Status(
         run=run,
         state=state,
-        note=_note(state, run, history, silent),
+        note=_note(state, run, history, silent, command),
         step=history.step,
         total=history.total_steps,
         elapsed=_active(history, times) + going if times else None,
@@ -99,7 +99,7 @@ def time_of(row: Metric) -> float | None:
 def _state(history: History, times: list[float], silent: float | None) -> State:
     if silent is None:
         return "waiting"
-    if history.turn in ("finish", "early_stop"):
+    if history.ended:
         return "finished"
     if history.turn == "stop":
         return "stopped"
@@ -141,19 +141,19 @@ def _eta(history: History, silent: float) -> float | None:
     return max(0.0, seconds - silent)
 
 
-def _note(state: State, run: str, history: History, silent: float | None) -> str:
+def _note(state: State, run: str, history: History, silent: float | None, command: str) -> str:
     if state == "waiting":
-        return tr("waiting for {file}: `make train RUN={run}` writes it", file=f"{run}/metrics.jsonl", run=run)
+        return tr("waiting for {file}: `{command}` writes it", file=f"{run}/{METRICS}", command=command)
     if state == "preparing":
         return tr("preparing: no training step reported yet")
     if state == "stalled":
         return tr(
-            "no line for {silence}: the process has probably died; `make train RUN={run}` resumes it",
+            "no line for {silence}: the process has probably died; `{command}` resumes it",
             silence=duration(silent or 0.0),
-            run=run,
+            command=command,
         )
     if state == "stopped":
-        return tr("stopped at step {step}; `make train RUN={run}` resumes it", step=history.step, run=run)
+        return tr("stopped at step {step}; `{command}` resumes it", step=history.step, command=command)
     if state == "finished" and history.turn == "early_stop":
         return tr("finished: stopped early at step {step}, the validation loss no longer fell", step=history.step)
     if state == "finished":

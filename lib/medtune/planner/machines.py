@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from medtune import files
+from medtune.files import folders
 from medtune.receipt import machine
 
 MACS = (8, 16, 24, 32, 48, 64, 128)  # GB of unified memory, as sold
@@ -29,7 +29,7 @@ class Machine:
     @classmethod
     def here(cls) -> Machine:
         """This machine and the disk of the working folder; outside macOS four fifths of the memory are usable."""
-        facts, disk = machine(), files.free_bytes(Path.cwd())
+        facts, disk = machine(), folders.free_bytes(Path.cwd())
         memory = facts["memory_gb"] * GIB
         usable = cls.mac(facts["memory_gb"]).usable if facts["system"] == "Darwin" else 0.8 * memory
         return cls(memory, usable, disk)

@@ -98,7 +98,7 @@ def _conditions(plan: Plan) -> Text:
     if plan.checkpoint:
         said += "; " + tr("layers are computed again in the backward pass (grad_checkpoint)")
     if load.assumed:
-        said += "; " + tr("assumed, since there is no data set yet: make data")
+        said += "; " + tr("assumed, since there is no data set yet")
     return Text(said)
 
 
@@ -115,7 +115,7 @@ def _disk(plan: Plan) -> Text:
 def _time(plan: Plan) -> Text:
     if plan.measured is None:
         return Text(
-            tr("time: known after the first report of make train; stop it with Ctrl-C, it goes on where it was")
+            tr("time: known after the first report of the training; stop it with Ctrl-C, it goes on where it was")
         )
     return Text(
         tr(

@@ -51,15 +51,14 @@ def _stages(facts: Facts, say: Speaker) -> Iterator[str]:
     for name in STAGES:
         stage = facts.stages[name]
         if stage.state == "missing":
-            yield say("Not measured yet: run `make {verb} RUN={run}`.", verb=stage.verb, run=facts.place)
+            yield say("Not measured yet: run `{command}`.", command=facts.command(stage.verb))
         elif stage.state == "stale":
             shown = ", ".join(f"`{item}`" for item in stage.changed[:3])
             yield say(
-                "`{name}.json` speaks of files that have changed since ({files}): run `make {verb} RUN={run}`.",
+                "`{name}.json` speaks of files that have changed since ({files}): run `{command}`.",
                 name=name,
                 files=shown,
-                verb=stage.verb,
-                run=facts.place,
+                command=facts.command(stage.verb),
             )
 
 
@@ -106,11 +105,9 @@ def _length(facts: Facts, say: Speaker) -> Iterator[str]:
         more = round(1.5 * (iters or steps))
         yield say(
             "The validation loss still fell by {fall} over the last quarter: more steps are worth trying "
-            '(`make train{settings} SET="iters={more}" RUN={run}_{more}`).',
+            "(`{command}`).",
             fall=say.write.percent(_recent_fall(curve)),
-            more=more,
-            run=facts.place,
-            settings=facts.settings,
+            command=facts.longer(more),
         )
 
 
@@ -188,12 +185,13 @@ def _proofs(facts: Facts, say: Speaker) -> Iterator[str]:
     for proof in proofs:
         if proof["verdict"] == "failed":
             yield say(
-                "The proof `{name}` failed: do not use this folder; run `make deploy` again.",
+                "The proof `{name}` failed: do not use this folder; run `{command}` again.",
                 name=sentences.name(proof, say.lang),
+                command=facts.command("deploy"),
             )
     if facts.trusted("deployment.staged"):
         yield say(
-            "Install LM Studio on this machine, start it once, then run `make deploy RUN={run}`.", run=facts.place
+            "Install LM Studio on this machine, start it once, then run `{command}`.", command=facts.command("deploy")
         )
 
 

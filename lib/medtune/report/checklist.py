@@ -127,7 +127,9 @@ def _proved(facts: Facts, write: Numbers) -> Evidence:
         evidence += tr(", {skipped} not run here", write.lang, skipped=len(proofs) - len(done))
     for proof in done:
         if proof["verdict"] != "passed":
-            evidence += f"; {sentences.name(proof, write.lang)}: {sentences.note(proof, write.lang)}"
+            evidence += (
+                f"; {sentences.name(proof, write.lang)}: {sentences.note(proof, write.lang, facts.command('prove'))}"
+            )
     return (len(passed) == len(done)) if done else None, evidence
 
 

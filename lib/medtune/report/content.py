@@ -237,4 +237,4 @@ def hashes(facts: Facts, lang: Lang) -> list[tuple[str, str]]:
 
 def configs(facts: Facts) -> str:
     """The folder of the settings this run was made with, where make noted it."""
-    return files.without_home(facts.origin.configs) if facts.origin else "configs/PROFILE"
+    return files.without_home(str(facts.origin.configs)) if facts.origin else "configs/PROFILE"

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medtune import dataset, files
+from medtune import dataset, files, origin
 from medtune.errors import UserError
 from medtune.evaluation import predictions
 from medtune.files import Json
-from medtune.i18n import tr
 from medtune.metrics import History
+from medtune.origin import Origin
 from medtune.receipt import MANIFEST, VERBS, Receipt
-from medtune.run import METRICS, PREDICTIONS, WEIGHTS, Origin, Run
+from medtune.run import METRICS, PREDICTIONS, WEIGHTS, Run
 
 STAGES = ("manifest", "training", "evaluation", "deployment")
 
@@ -60,16 +60,19 @@ class Facts:
         """Where this run came from, where that is noted."""
         return Run(self.run).origin
 
-    @property
-    def settings(self) -> str:
-        """What make has to be told to use the same settings and data for another run; empty for the demo's."""
-        if self.origin is None or self.origin == ("configs/demo", "data/processed/demo"):
-            return ""
-        configs, data = self.origin
-        profile = configs.removeprefix("configs/")
-        if data == f"data/processed/{profile}":
-            return f" PROFILE={profile}"
-        return files.without_home(f" CONFIGS={configs} DATA={data}")
+    def command(self, verb: str) -> str:
+        """What one types for a stage of this run, complete, but for the raw files, whose names may be a patient's."""
+        data = files.with_home(self.look("training.dataset.path") or "") or (self.origin and str(self.origin.data))
+        if verb == "data" and data:
+            return files.without_home(origin.of_folder(verb, Path(data), raw=False))
+        return files.without_home(Run(self.run).command(verb))
+
+    def longer(self, iters: int) -> str:
+        """What one types to train another run of the same settings, but of so many steps."""
+        known = self.look("training.overrides") or ()
+        came = self.origin or Origin(Path("configs/demo/train.yaml"), Path("data/processed/demo"), tuple(known))
+        run = Run(self.run.with_name(f"{self.run.name}_{iters}"))
+        return files.without_home(run.command("train", came.with_set({"iters": str(iters)})))
 
     def look(self, key: str) -> Any:
         """The value at ``stage.key.sub``, first in the receipt itself, then in its results; None where not there."""
@@ -100,7 +103,7 @@ def gather(run: Path, baseline: Path | None = None) -> Facts:
     stages["manifest"] = _stage("manifest", (data or run) / MANIFEST)
     history = History.read(run / METRICS)
     if training is None and not history.metrics:
-        raise UserError(tr("{run}: holds no training run; run `make train RUN={run}` first", run=run))
+        raise UserError(Run(run).unfinished())
     return Facts(
         run=run,
         stages={name: _checked(stage, run, data) for name, stage in stages.items()},

@@ -94,7 +94,7 @@ class Helpers:
         self._lang: Lang = lang
         self._figures = figures
         self.write = Numbers(lang)
-        self.look, self.trusted = facts.look, facts.trusted
+        self.look, self.trusted, self.command = facts.look, facts.trusted, facts.command
 
     def t(self, sentence: str, **values: Any) -> str:
         """Say a sentence in the report's language."""
@@ -131,7 +131,7 @@ class Helpers:
     def banner(self, name: str) -> str:
         """A line above a section whose receipt is missing or speaks of other files."""
         stage = self._facts.stages[name]
-        command = f"`make {stage.verb} RUN={self._facts.place}`"
+        command = f"`{self.command(stage.verb)}`"
         if stage.state == "missing":
             return f"> **{self.t('Not measured')}**{self.t(': ')}{self.t('run {command}.', command=command)}"
         if stage.state == "stale":
@@ -169,7 +169,7 @@ class Helpers:
 
     def note_of(self, proof: Json) -> str:
         """Why a proof failed or was not run."""
-        return escaped(sentences.note(proof, self._lang))
+        return escaped(sentences.note(proof, self._lang, self.command("prove")))
 
     def figures_of(self, proof: Json) -> str:
         """A proof's figures in its own sentence, else as name and value."""

@@ -1,7 +1,7 @@
 """Activations on disk: what the frozen trunk makes of each example, computed once.
 
-A store holds them in parts, one per pass that added examples, each memory-mapped and written atomically. Every
-example has a checksum; a run reads it when it asks what is stored, and what is damaged counts as not stored.
+A store holds them in parts, one per pass that added examples, each written atomically. Every example has a checksum; a
+run reads it when it asks what is stored, and what is damaged counts as not stored.
 
 Shapes: B examples, T tokens, D hidden size, K deepstack levels, V visual tokens.
 """
@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,12 @@ import numpy as np
 
 from medtune import files
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
 from medtune.model.architecture import Activations
 from medtune.model.padding import TRUNK_TOKENS, padded
 from medtune.model.renderer import Example
-from medtune.training.rowformat import RowFormat
+from medtune.training.rowformat import RowFile, RowFormat
 from medtune.training.trunk import Trunk
 
 PART_INDEX = "index.json"
@@ -90,7 +90,7 @@ class Store:
 
     def check_disk(self, examples: Sequence[Example]) -> int:
         """Bytes needed, or a UserError with both figures where the disk is short."""
-        need, free = self.bytes_for(examples), files.free_bytes(self.folder)
+        need, free = self.bytes_for(examples), folders.free_bytes(self.folder)
         if need > 0.9 * free:
             raise UserError(
                 tr(
@@ -146,30 +146,20 @@ class Stored:
 
 
 class _Part:
-    """One memory-mapped part of a store."""
+    """One part of a store."""
 
-    def __init__(self, folder: Path, form: RowFormat, index: dict[str, Any], mode: str = "r") -> None:
+    def __init__(self, folder: Path, form: RowFormat, index: dict[str, Any], made: bool = False) -> None:
         self.folder, self.form, self.index = folder, form, index  # example key -> its place
-        tokens, visual = self._sizes if mode == "w+" else (-1, -1)
-        self._hidden = self._map("hidden.bin", (tokens, form.hidden), form.dtype, mode)
-        self._positions = self._map("positions.bin", (tokens, 3), "int32", mode)
-        self._at = self._map("visual.bin", (visual,), "int32", mode)
-        self._levels = self._map("deepstack.bin", (visual, form.levels, form.hidden), form.dtype, mode)
+        tokens, visual = self._sizes if made else (None, None)
+        self._hidden = RowFile(folder / "hidden.bin", (form.hidden,), form.dtype, tokens)
+        self._positions = RowFile(folder / "positions.bin", (3,), "int32", tokens)
+        self._at = RowFile(folder / "visual.bin", (), "int32", visual)
+        self._levels = RowFile(folder / "deepstack.bin", (form.levels, form.hidden), form.dtype, visual)
 
     @property
     def _sizes(self) -> tuple[int, int]:
         places = self.index.values()
         return sum(p["length"] for p in places), sum(p["visual"] for p in places)
-
-    def _map(self, name: str, shape: tuple[int, ...], dtype: str, mode: str) -> np.ndarray:
-        """The array in the file ``name``; of -1 rows as many as the file has, whatever the index says."""
-        rows, *row = shape
-        if rows < 0:
-            size = (self.folder / name).stat().st_size if (self.folder / name).exists() else 0
-            rows = size // max(1, prod(row) * np.dtype(dtype).itemsize)
-        if 0 in (rows, *row):  # an empty file cannot be mapped
-            return np.zeros((rows, *row), dtype)
-        return np.memmap(self.folder / name, dtype, mode, shape=(rows, *row))  # type: ignore[call-overload]
 
     @classmethod
     def create(cls, folder: Path, form: RowFormat, examples: Sequence[Example]) -> _Part:
@@ -180,7 +170,7 @@ class _Part:
             length, visual = len(example.tokens), example.image_tokens
             index[example.key] = {"row": row, "length": length, "first": first, "visual": visual}
             row, first = row + length, first + visual
-        return cls(folder, form, index, "w+")
+        return cls(folder, form, index, made=True)
 
     def whole(self, key: str, place: Any) -> bool:
         """Whether an example is as it was stored; of one without a checksum only that it is there."""
@@ -245,9 +235,8 @@ class _Part:
 
     def close(self) -> None:
         """Write everything to disk, the index with the checksums last."""
-        for array in (self._hidden, self._positions, self._at, self._levels):
-            if isinstance(array, np.memmap):
-                array.flush()
+        for rows in (self._hidden, self._positions, self._at, self._levels):
+            rows.close()
         index = {key: {**place, "checksum": self._checksum(key, place)} for key, place in self.index.items()}
         files.write_json(self.folder / PART_INDEX, index)
 

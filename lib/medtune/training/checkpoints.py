@@ -20,8 +20,9 @@ from mlx.utils import tree_unflatten
 
 from medtune import files
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
-from medtune.model import adapters
+from medtune.model import adapters, arrays
 from medtune.model.arrays import flat, numbers, random_key, set_random_key
 from medtune.model.tensors import CHUNK, Shard
 from medtune.run import WEIGHTS
@@ -39,13 +40,16 @@ def save(path: Path, model: Any, optimizer: optim.Optimizer, state: RunState) ->
     tensors |= {f"optimizer.{name}": value for name, value in flat(optimizer.state).items()}
     tensors["random"] = mx.array(random_key(), mx.uint32)
     adapters.check_finite(tensors, str(path))
-    notes = {"format": "mlx", "progress": json.dumps(asdict(state)), "seal": BLANK}
-    with files.atomic(path) as partial:
-        mx.save_safetensors(str(partial), tensors, notes)
-        place, _, digest = _seal(partial)
-        with open(partial, "r+b") as file:
-            file.seek(place)
-            file.write(digest.encode())
+    arrays.save(
+        path, tensors, {"format": "mlx", "progress": json.dumps(asdict(state)), "seal": BLANK}, finish=_write_seal
+    )
+
+
+def _write_seal(path: Path) -> None:
+    place, _, digest = _seal(path)
+    with open(path, "r+b") as file:
+        file.seek(place)
+        file.write(digest.encode())
 
 
 def _seal(path: Path) -> tuple[int, str, str]:
@@ -85,8 +89,11 @@ def _read(path: Path, model: Any, optimizer: optim.Optimizer, fingerprint: str) 
     tensors, state = _stored(path)
     if state.fingerprint != fingerprint:
         raise UserError(
-            f"{path.parent}: holds an unfinished run of other settings or data; train into another folder "
-            f"(make train RUN=...) or remove {path}"
+            tr(
+                "{run}: holds an unfinished training with other settings or data; train elsewhere: RUN={free}",
+                run=path.parent,
+                free=folders.beside(path.parent),
+            )
         )
     model.update(
         tree_unflatten([(k.removeprefix("adapters."), v) for k, v in tensors.items() if k.startswith("adapters.")])

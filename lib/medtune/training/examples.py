@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from medtune.data import encodings
-from medtune.dataset import Dataset
+from medtune.dataset import Dataset, again
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model.base import Base
@@ -78,8 +78,9 @@ def gather(dataset: Dataset, renderer: Renderer, config: TrainConfig) -> Materia
     if not any(record.label == 1 and record.dim in shares.draw for record in records["valid"]):
         raise UserError(
             tr(
-                "{data}: nothing to validate on; raise valid_fraction in data.yaml and run `make data`",
+                "{data}: nothing to validate on; raise valid_fraction in data.yaml, then {again}",
                 data=dataset.root,
+                again=again(dataset.root),
             )
         )
     with progress(tr("tokens"), sum(map(len, records.values())), "rec") as bar:
@@ -119,8 +120,9 @@ def _check_same_files(dataset: Dataset, base: Base) -> None:
             raise UserError(
                 tr(
                     "{data}: its tokens were counted with another {part} than that of {base}; set data.yaml's "
-                    "tokenizer to {base} and run `make data`",
+                    "tokenizer to {base}, then {again}",
                     data=dataset.root,
+                    again=again(dataset.root),
                     part=part,
                     base=base.name,
                 )

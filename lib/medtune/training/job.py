@@ -15,14 +15,15 @@ import mlx.core as mx
 from medtune import files, planner
 from medtune.dataset import Dataset
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.i18n import tr
-from medtune.model import adapters
+from medtune.model import adapters, claim
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
 from medtune.model.renderer import Example, Renderer
 from medtune.planner.plan import Plan
 from medtune.progress import progress
-from medtune.run import RESUME, WEIGHTS
+from medtune.run import WEIGHTS
 from medtune.schemas import TrainConfig
 from medtune.training import preflight, validation
 from medtune.training.activations import Store
@@ -51,11 +52,6 @@ def check_share(config: TrainConfig, cluster: Cluster) -> None:
                 parts=parts,
             )
         )
-
-
-def fingerprint(dataset: Dataset, base: Base, config: TrainConfig) -> str:
-    """Hash of everything that decides a run's result."""
-    return files.hash_of([config.model_dump(mode="json"), dataset.hash, base.weights_hash])
 
 
 def open_store(cache: Path, base: Base, architecture: Architecture, first: int) -> Store:
@@ -112,30 +108,30 @@ class TrainingJob:
     facts: dict[str, Any]
 
     def run(self) -> dict[str, Any]:
-        """Check, train, and return the results of training.json."""
+        """Check, train, and return the results of training.json; once that is written, call ``Run.settle``."""
         with self.room:
             checked = self.preflight() if not self.trainer.state.step else []
         print(*checked, sep="\n", flush=True)
         state = self.trainer.run()
-        _check_learned(state, self.trainer.config)
+        _check_learned(state, self.trainer.config, self.trainer.folder)
         measured = state.results(self.trainer.config, self.trainer.stopped)
         measured["share"] = {**self.facts["share"], "measured": measured.pop("measured_share")}
         measured["lora"] = {
             **self.facts["lora"],
             "adapter_bytes": (self.trainer.folder / WEIGHTS).stat().st_size,
         }
-        (self.trainer.folder / RESUME).unlink(missing_ok=True)  # finished: nothing to go on with
         return {**self.facts, **measured}
 
 
-def _check_learned(state: RunState, config: TrainConfig) -> None:
+def _check_learned(state: RunState, config: TrainConfig, folder: Path) -> None:
     """Adapters that are best before the first step are zero: not worth a receipt."""
     if config.select.by == "val_loss" and not state.best_step:
         raise UserError(
             tr(
                 "nothing was learned: the validation loss was lowest before the first step ({first:.4f}, at the end "
-                "{last:.4f}); lower optimizer.learning_rate and train into another folder (make train RUN=...), or set "
+                "{last:.4f}); lower optimizer.learning_rate and train into another folder (RUN={free}), or set "
                 "select.by: last",
+                free=folders.beside(folder),
                 first=state.first["val_loss"],
                 last=state.last["val_loss"],
             )
@@ -187,7 +183,9 @@ def assemble(
         loader = DataLoader(probes, source, below)
         return preflight.check(step, loader, loaders[0], mine[0], renderer, material.kinds)
 
-    loop = Trainer(step, adapter, config, run, (loaders[0], loaders[1]), order, fingerprint(dataset, base, config))
+    loop = Trainer(
+        step, adapter, config, run, (loaders[0], loaders[1]), order, claim.fingerprint(dataset, base, config)
+    )
     return TrainingJob(loop, checks, room, facts)
 
 

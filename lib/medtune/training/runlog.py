@@ -11,10 +11,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from medtune import files
 from medtune.i18n import tr
 from medtune.metrics import MetricsLog, settings_hash
 from medtune.progress import duration
-from medtune.run import LOGS, METRICS
+from medtune.run import LOGS, METRICS, Run
 from medtune.schemas import TrainConfig
 from medtune.training.state import RunState, Window, peak_memory_gb, shares
 from medtune.training.step import learning_rate
@@ -26,9 +27,10 @@ class RunLog:
 
     def __init__(self, folder: Path, config: TrainConfig, state: RunState) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._config, self._state = config, state
+        self._config, self._state, self._command = config, state, Run(folder).command("train")
         self._metrics = MetricsLog(folder / METRICS, state.step)
-        self._text = open(_text_log(folder, state.step > 0), "a", encoding="utf-8")  # noqa: SIM115
+        self._path = _text_log(folder, state.step > 0)
+        self._text = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
         quiet = not sys.stderr.isatty()
         self._bar = tqdm(total=config.iters, initial=state.step, unit="step", disable=quiet, leave=False)
 
@@ -40,7 +42,8 @@ class RunLog:
     ) -> None:
         self._bar.close()
         self._metrics.close()
-        self._text.close()
+        with files.named(self._path):
+            self._text.close()
 
     def begin(self) -> None:
         """Training starts, or goes on from a state."""
@@ -120,7 +123,9 @@ class RunLog:
     def saved(self) -> None:
         """Somebody asked to stop; the state is on disk."""
         self._event("stop")
-        self._say(tr("saved at step {step}; the same command goes on from here", step=self._state.step))
+        self._say(
+            tr("saved at step {step}; `{command}` goes on from here", step=self._state.step, command=self._command)
+        )
 
     def end(self, stopped: str) -> None:
         """The training is over: finished, or stopped early."""
@@ -133,8 +138,9 @@ class RunLog:
         """A line for people, above the progress bar and in the log file."""
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
-        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
-        self._text.flush()
+        with files.named(self._path):
+            self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+            self._text.flush()
 
 
 def _text_log(folder: Path, resumed: bool) -> Path:

@@ -65,6 +65,8 @@ class Trainer:
             if not state.step:
                 self._validate(log, 1)
             state.micro = state.micro or self.config.grad_accumulation_steps
+            if self._impatient:  # killed after its last checkpoint, before its receipt
+                self.stopped = "early_stop"
             while state.step < self.config.iters and self.stopped == "finished":
                 try:
                     self._steps(log, asked)
@@ -175,15 +177,20 @@ class Trainer:
         log.checkpoint(name)
 
     def _out_of_patience(self, log: RunLog) -> bool:
-        patience, state = self.config.select.patience, self.state
-        if patience is None or state.waited < patience or state.step == self.config.iters:
+        state = self.state
+        if not self._impatient:
             return False
-        log.impatient(patience)
+        log.impatient(state.waited)
         if state.unreported:
             log.report(state.report())
         self._checkpoint(log)
         self.stopped = "early_stop"
         return True
+
+    @property
+    def _impatient(self) -> bool:
+        patience, state = self.config.select.patience, self.state
+        return patience is not None and state.waited >= patience and state.step < self.config.iters
 
     def _halve(self, log: RunLog) -> None:
         """Cut each step into twice as many micro-batches: less memory, the same result."""
@@ -205,4 +212,4 @@ class Trainer:
         checkpoints.save(self.resume_path, self.step.model, self.step.optimizer, self.state)
 
     def _save_adapters(self, name: str) -> int:
-        return adapters.save(self.folder, name, self.step.model, self.adapter)
+        return adapters.save(self.folder, name, self.step.model, self.adapter, self.state.fingerprint)

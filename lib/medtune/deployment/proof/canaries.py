@@ -11,6 +11,7 @@ from medtune import files
 from medtune.errors import UserError
 from medtune.evaluation import predictions
 from medtune.records import IMAGE_MARKER, Message
+from medtune.run import Run
 
 EDGE = 256  # pixels; Qwen3-VL does not take very small images
 TEXTS = (
@@ -65,7 +66,9 @@ def from_predictions(path: Path, folder: Path) -> list[Canary]:
 
 def _no_answer_last(path: Path, number: int, messages: tuple[Message, ...]) -> None:
     if not messages or messages[-1].role == "assistant":
-        raise UserError(f"{path}:{number}: a prompt that ends with an answer; run `make test-model` again")
+        raise UserError(
+            f"{path}:{number}: a prompt that ends with an answer; run `{Run(path.parent).command('test-model')}` again"
+        )
 
 
 def _sheet(path: Path) -> Path:

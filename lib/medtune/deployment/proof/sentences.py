@@ -14,13 +14,14 @@ from medtune.deployment.proof import Fault
 from medtune.i18n import Lang, Words, language, say, tr
 
 ProofRow = Mapping[str, Any]  # {level, name, verdict, figures, faults}; of an older version {..., note}
+PROVE = "make prove"
 SAID = 10  # faults in one line; a ruined folder has thousands
 
 
-def line(row: ProofRow, lang: Lang | None = None) -> str:
-    """For the screen: the verdict, the figures that matter and what is wrong."""
+def line(row: ProofRow, lang: Lang | None = None, prove: str = PROVE) -> str:
+    """For the screen: the verdict, the figures that matter and what is wrong; ``prove``: see ``note``."""
     head = f"  {row['level']} {name(row, lang)}: {tr(row['verdict'], lang)}"
-    return " · ".join(part for part in (head, figures(row, lang), note(row, lang)) if part)
+    return " · ".join(part for part in (head, figures(row, lang), note(row, lang, prove)) if part)
 
 
 def name(row: ProofRow, lang: Lang | None = None) -> str:
@@ -36,13 +37,16 @@ def figures(row: ProofRow, lang: Lang | None = None) -> str:
     return "; ".join(filter(None, said))
 
 
-def note(row: ProofRow, lang: Lang | None = None) -> str:
-    """Why the level failed or was skipped; an older receipt has said so itself."""
+def note(row: ProofRow, lang: Lang | None = None, prove: str = PROVE) -> str:
+    """Why the level failed or was skipped; an older receipt has said so itself.
+
+    ``prove`` is what one types for this run where a level's sentence says ``make prove``.
+    """
     words, faults = getattr(_level(row), "SENTENCES", {}), row.get("faults") or []
     said = [fault(found, words, lang) for found in faults[:SAID]]
     if len(faults) > SAID:
         said.append(tr("and {n} more", lang, n=len(faults) - SAID))
-    return "; ".join(said) or str(row.get("note") or "")
+    return ("; ".join(said) or str(row.get("note") or "")).replace(PROVE, prove)
 
 
 def fault(found: Fault, words: Mapping[str, Words], lang: Lang | None = None) -> str:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medtune import config_errors, files
-from medtune.config_errors import KeyPath
+from medtune import files
+from medtune.config import errors as config_errors
+from medtune.config.errors import KeyPath
 from medtune.errors import UserError, raise_all
 from medtune.i18n import tr
 

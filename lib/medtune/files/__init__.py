@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,6 +18,7 @@ from medtune.errors import UserError
 from medtune.i18n import tr
 
 Json = dict[str, Any]  # a JSON object
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # met while writing, where the system names no file
 MOST_TEXT = 2**28  # bytes of a file that is read as one text: no config, receipt or vocabulary is near it
 SEAL = "checksum"  # of a JSON object that was sealed
 TRUSTED = 2 * 2**30  # bytes; a larger file (a deployed model's weights) is not hashed again to see whether it changed
@@ -29,12 +30,24 @@ def atomic(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")  # same suffix: some writers append a missing one
     try:
-        yield partial
-        with open(partial, "rb") as written:
-            os.fsync(written.fileno())
+        with named(path):
+            yield partial
+            with open(partial, "rb") as written:
+                os.fsync(written.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name ``path`` where the system says meanwhile that the disk is full, which it says of no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -77,6 +90,14 @@ def check_regular(path: Path, most: int | None = None) -> None:
         raise UserError(tr("{path}: a pipe or a device; only files are read", path=path))
     if most is not None and found.st_size > most:
         raise UserError(tr("{path}: {size}, too large for such a file", path=path, size=megabytes(found.st_size)))
+
+
+def check_name(name: str | Path) -> None:
+    """Raise a UserError for a name that is no UTF-8: it could be opened, but in no receipt could it be named."""
+    try:
+        str(name).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(tr("{word}: a name that is no UTF-8; rename it", word=ascii(str(name)))) from None
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
@@ -209,13 +230,6 @@ def hash_of(value: Any) -> str:
     """Hex digest of a JSON-able value; key order does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()  # a file name may be no UTF-8
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk space where ``folder`` is or would be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def megabytes(size: float) -> str:
