@@ -17,6 +17,7 @@ import pytest
 
 from medtune import cli, files
 from medtune.demo.random_model import write_twin
+from medtune.files import folders
 from medtune.model import arrays
 from medtune.model.architecture import Architecture
 from medtune.model.base import Base
@@ -108,7 +109,7 @@ def test_a_data_set_on_a_full_disk_is_one_line_and_is_prepared_when_there_is_roo
 def test_a_disk_that_fills_while_the_trunk_is_cached_is_one_line_and_no_signal(
     place: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, kilobytes: int
 ) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 2**40)  # others fill it after we looked
+    monkeypatch.setattr(folders, "free_bytes", lambda folder: 2**40)  # others fill it after we looked
     call = train(place, tmp_path / "run", tmp_path / "disk/trunk", "--set", "trunk_cache=on")
     with mounted(tmp_path / "disk", kilobytes) as again:
         assert cli.call(train_final.main, call) == 1

@@ -74,15 +74,14 @@ def limit() -> None:
 
 
 def watch() -> None:
-    """End the process when it has grown too much: Linux counts in it how large the one was that started it."""
-    first = largest()
-    while largest() - first < MEMORY // 2:
+    """End the process when it has become too large: the peak it began with may be its parent's."""
+    most = _peak() + MEMORY // 2
+    while _peak() < most:
         time.sleep(0.02)
     os._exit(TOO_MUCH)
 
 
-def largest() -> int:
-    """Bytes this process has held at most."""
+def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
