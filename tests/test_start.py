@@ -169,3 +169,17 @@ def test_a_pipe_is_not_waited_for(reader: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises((UserError, OSError)):
         READERS[reader](tmp_path / "a.jsonl")
+
+
+@pytest.mark.model("loads a model in a process of its own")
+@pytest.mark.skipif(sys.platform != "linux", reason="Macs bound no addresses")
+def test_a_limit_that_leaves_no_room_for_a_model_is_one_line_and_no_waiting() -> None:
+    def little() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (900 * 2**20, 900 * 2**20))
+
+    load = "from medtune import cli; from medtune.model import base, runtime\n"
+    load += "cli.run(lambda argv: (runtime.start(), base.Base.find('data/demo/model').load()))"
+    done = subprocess.run(
+        [sys.executable, "-c", load], cwd=ROOT, env=ENVIRONMENT, capture_output=True, preexec_fn=little, timeout=60
+    )
+    assert done.returncode == 1 and "ulimit -v unlimited" in done.stderr.decode()

@@ -192,10 +192,9 @@ class Base:
         from medtune.model import runtime
 
         guard.check(self.path)
-        _ = (
-            self.family,
-            [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")],
-        )  # what may be loaded is known
+        _ = self.family  # known, or it is said here
+        shards = [Shard.open(path) for path in self.path.glob("[!.]*.safetensors")]
+        runtime.check_memory(sum(tensor.nbytes for shard in shards for tensor in shard.tensors))
         with libraries.reading(self.path):
             if self.sees:
                 from mlx_vlm.utils import load_model

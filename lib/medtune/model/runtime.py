@@ -13,8 +13,10 @@ import resource
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medtune import files
 from medtune.errors import UserError
 from medtune.i18n import tr
 from medtune.model import blas
@@ -23,10 +25,8 @@ from medtune.model.families import FAMILIES
 if TYPE_CHECKING:
     import mlx.core as mx
 
-LEAST_FILES, ENOUGH_FILES = (
-    128,
-    1024,
-)  # open at a time: a library has some hundred files, a data set's are opened in turn
+LEAST_FILES, ENOUGH_FILES = 128, 1024  # that may be open at a time: imports alone take dozens
+WORK = 2**29  # bytes of addresses that MLX's threads and buffers take beside the weights of a small model
 
 # What the code calls, by the distribution that has it: (distribution, module, attribute).
 USED = (
@@ -75,6 +75,26 @@ def _allow_files() -> None:
     if soft < LEAST_FILES:
         raise UserError(
             tr("only {n} files may be open at a time; run `ulimit -n {enough}` first", n=soft, enough=ENOUGH_FILES)
+        )
+
+
+def check_memory(weights: int) -> None:
+    """Raise a UserError where a limit of the shell (ulimit -v) leaves less than ``weights`` bytes and the work on them.
+
+    MLX would wait for ever for a thread that could not be started, or end in the middle.
+    """
+    limit, pages = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
+    if limit == resource.RLIM_INFINITY or not pages.exists():
+        return
+    room = limit - int(pages.read_text().split()[0]) * resource.getpagesize()
+    if room < weights + WORK:
+        raise UserError(
+            tr(
+                "the limit of this shell leaves {room} of memory, the model takes {needed}; run `ulimit -v unlimited` "
+                "first",
+                room=files.megabytes(max(room, 0)),
+                needed=files.megabytes(weights + WORK),
+            )
         )
 
 
