@@ -43,7 +43,7 @@ def test_without_any_run_a_bare_tool_says_in_one_line_what_to_type(
     monkeypatch.chdir(tmp_path)
     assert cli.call(tool.main, []) == 1  # type: ignore[attr-defined]
     assert capsys.readouterr().err == (
-        "error: no run here: adapters_v2 does not exist; run `make train` first, or name a run\n"
+        "error: no run here: adapters_v2 does not exist; run `make train` first, or name one\n"
     )
     assert list(tmp_path.iterdir()) == []
 

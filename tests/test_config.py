@@ -211,3 +211,57 @@ def test_a_line_and_an_unknown_key_are_named_in_the_persons_language(
 ) -> None:
     monkeypatch.setenv("MEDTUNE_LANG", "zh")
     assert "第 4 行: itrs: 没有这个键；是不是 iters？" in refusal(path=edited(tmp_path, ("iters:", "itrs:")))
+
+
+def bomb(levels: int, copies: int) -> str:
+    """Lists of aliases of lists of aliases."""
+    lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * copies)}]" for n in range(1, levels)]
+    return "\n".join(["a0: &a0 [x, x]", *lists])
+
+
+HOSTILE = {
+    "aliases": bomb(20, 10),
+    "aliases of maps": "a: &a {b: 1}\n" + "\n".join(f"c{n}: &c{n} {{x: *a, y: *a}}" for n in range(9000)),
+    "within itself": "a: &a [*a]",
+    "key within itself": "a: &a\n  b: *a",
+    "deep": "[" * 5000,
+    "deep and closed": "[" * 100 + "]" * 100,
+    "deep maps": "{a: " * 500 + "}" * 500,
+    "long number": "iters: " + "9" * 5000,
+    "long hex": "iters: 0x" + "f" * 50_000,
+    "sixties": "iters: " + ":".join(["59"] * 400) + ".5",
+    "python": "!!python/object/apply:os.system ['true']",
+    "no integer": "iters: !!int ''",
+    "no boolean": "iters: !!bool maybe",
+    "no binary": "iters: !!binary '@'",
+    "merge": "<<: [1, 2]",
+    "megabytes": "a: " + "x" * 2**21,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_yaml_that_unfolds_without_end_is_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(HOSTILE[name], encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.yaml"):
+        config.load(TrainConfig, path)
+    with pytest.raises(UserError, match="iters="):
+        config.load(TrainConfig, TRAIN, ["iters=" + HOSTILE[name]])
+
+
+def test_an_alias_that_unfolds_to_little_is_read(tmp_path: Path) -> None:
+    path = edited(
+        tmp_path, ("batch_size: 8", "batch_size: &eight 8"), ("steps_per_report: ", "steps_per_report: *eight # ")
+    )
+    assert config.load(TrainConfig, path).steps_per_report == 8
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "pipe"])
+def test_a_config_is_a_file(place: str, tmp_path: Path) -> None:
+    import os
+
+    path = Path(place) if place.startswith("/") else tmp_path / place
+    if path.parent == tmp_path:
+        os.mkfifo(path)
+    with pytest.raises(UserError, match="a pipe or a device"):
+        config.load(TrainConfig, path)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medtune import cli, files
+from medtune import cli
 from medtune.demo.random_model import write_twin
 from medtune.deployment.proof import stack
 from medtune.errors import UserError
@@ -23,6 +23,7 @@ from medtune.model import guard
 from medtune.model.base import Base
 from medtune.model.renderer import Renderer
 from medtune.model.tensors import INDEX, Shard
+from medtune.receipt import Receipt
 from tests.deployed import write_run
 from tests.workshop import settings_file, write_dataset
 from tools import (
@@ -60,9 +61,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(house: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil; receipts name the copy."""
     copy = Path(shutil.copytree(house, tmp_path / "house"))
-    for path in [*copy.rglob("*.json"), *copy.rglob("*.yaml"), *copy.rglob(".origin")]:
-        if "base" not in path.relative_to(copy).parts and "lmstudio" not in path.relative_to(copy).parts:
-            path.write_text(path.read_text(encoding="utf-8").replace(str(house), str(copy)), encoding="utf-8")
+    for path in (*copy.glob("*.yaml"), *copy.glob("*/*.yaml")):
+        path.write_text(path.read_text(encoding="utf-8").replace(str(house), str(copy)), encoding="utf-8")
+    for path in (copy / "dataset/manifest.json", copy / "run/training.json", copy / "run/deployment.json"):
+        said = json.dumps(vars(Receipt.read(path))).replace(str(house), str(copy))
+        Receipt(**json.loads(said)).write(path)
     return copy
 
 
@@ -75,10 +78,10 @@ def settle(place: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guard, "check", lambda *_: None)
         base = Base.find(str(place / "base"))
-        receipt = files.read_json(place / "run/training.json")
-        receipt["results"]["base_model"]["hash"] = base.weights_hash
-        receipt["results"]["template_hash"] = base.template_hash
-    files.write_json(place / "run/training.json", receipt)
+        receipt = Receipt.read(place / "run/training.json")
+        receipt.results["base_model"]["hash"] = base.weights_hash
+        receipt.results["template_hash"] = base.template_hash
+    receipt.write(place / "run/training.json")
 
 
 def tools(place: Path) -> dict[str, tuple[Callable[[list[str] | None], None], list[object]]]:

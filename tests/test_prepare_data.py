@@ -198,3 +198,12 @@ def test_a_stopped_run_leaves_no_manifest_and_no_loose_file(bench: Bench, monkey
         "images",
         "encodings",
     }
+
+
+def test_what_a_killed_run_half_wrote_of_rows_and_images_is_gone_after_the_next(bench: Bench) -> None:
+    bench.write("a.jsonl", [talk(n) for n in range(10)])
+    for folder in (bench.out, bench.out / "images", bench.out / "encodings"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".partial-4711-rejected.jsonl").write_text("张伟 13800138000")
+    assert bench.run() == 0
+    assert [str(path) for path in bench.out.rglob(".partial-*")] == []

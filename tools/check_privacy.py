@@ -10,6 +10,8 @@ writes down what comes to it.
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import shutil
 from pathlib import Path
 

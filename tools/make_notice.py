@@ -7,6 +7,8 @@ writes  the list at the end of NOTICE; of a package for another system the line 
 
 from __future__ import annotations
 
+import medtune.start  # noqa: F401 - first: from here on Ctrl-C is one line
+
 import re
 from importlib import metadata
 from pathlib import Path

@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
         talk(pair, settings, args)
     elif args.review is not None:
         with folders.held(run.path):
+            folders.own(run.path)
             ask_people(pair, settings, args)
     else:
         evaluate(pair, settings, args)

@@ -149,9 +149,12 @@ def run(main: Callable[[list[str] | None], None]) -> None:
     """``call`` as a program: for the last line of a tool."""
     start.open_streams()
     start.interruptible(True)
-    code = 0
+    code: str | int | None = 0
     try:
-        code = call(main)
+        try:
+            code = call(main)
+        except SystemExit as stopped:  # argparse: --help, or a fault it has said
+            code = stopped.code
         start.interruptible(False)
         sys.stdout.flush()
     except BrokenPipeError:  # `make report | head`

@@ -57,7 +57,7 @@ def own(folder: Path) -> None:
     ignored = folder / ".gitignore"
     if not (ignored.exists() or (folder / ".git").exists()):  # a whole checkout is not ours
         write_text(ignored, "*\n")
-    for stale in folder.glob(".partial-*"):
+    for stale in (*folder.glob(".partial-*"), *folder.glob("*/.partial-*")):  # it may be what patients wrote
         if stale.is_file():
             stale.unlink()
 

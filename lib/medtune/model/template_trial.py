@@ -74,11 +74,15 @@ def limit() -> None:
 
 
 def watch() -> None:
-    """End the process when it has become too large."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    while resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit < MEMORY // 2:
+    """End the process when it has become too large: the peak it began with may be its parent's."""
+    most = _peak() + MEMORY // 2
+    while _peak() < most:
         time.sleep(0.02)
     os._exit(TOO_MUCH)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
