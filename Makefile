@@ -186,7 +186,7 @@ $(READY): requirements.lock pyproject.toml tools/setup.sh
 	@tools/setup.sh $(VENV)
 
 test: $(READY) ## the tests, without the slow ones
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-fast: $(READY) ## the tests that need no model: seconds, while working
 	$(PY) -m pytest -n 2 -m "not slow and not model"

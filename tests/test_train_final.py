@@ -391,6 +391,26 @@ def test_killed_at_twenty_random_moments_a_run_ends_as_if_nothing_had_happened(
     assert all(mx.array_equal(a[name], b[name]).item() for name in b)
 
 
+@pytest.mark.parametrize("patience", [None, 1])
+def test_killed_between_its_last_step_and_its_receipt_a_run_is_finished_by_the_same_command(
+    dataset: Path, dense_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int | None
+):
+    changes = ("optimizer.learning_rate=0.1", "lr_schedule={name: constant}", "steps_per_eval=2", "iters=24")
+    told = [word for change in (*changes, f"select.patience={patience or 'null'}") for word in ("--set", change)]
+    config = settings_file(tmp_path / "train.yaml", dense_twin)
+    assert train(dataset, config, tmp_path / "whole", *told) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Receipt, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert train(dataset, config, tmp_path / "cut", *told) == 130
+    assert train(dataset, config, tmp_path / "cut") == 0
+    whole, cut = (Receipt.read(tmp_path / name / "training.json") for name in ("whole", "cut"))
+    for key in ("steps", "stopped", "selected", "val_loss", "tokens"):
+        assert whole.results[key] == cut.results[key]
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+    assert files.sha256(tmp_path / "whole" / WEIGHTS) == files.sha256(tmp_path / "cut" / WEIGHTS)
+    assert not (tmp_path / "cut" / "resume.safetensors").exists()
+
+
 def test_a_run_on_one_machine_is_not_stopped_by_what_asked_several_to_stop(
     dataset: Path, dense_twin: Path, tmp_path: Path
 ):

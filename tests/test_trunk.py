@@ -16,6 +16,7 @@ from medtune import cli, files
 from medtune.dataset import Dataset
 from medtune.demo.random_model import write_twin
 from medtune.errors import UserError
+from medtune.files import folders
 from medtune.model import adapters, padding
 from medtune.model.architecture import Activations, Architecture
 from medtune.model.base import Base
@@ -243,7 +244,7 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(
 ):
     base = Base.find(str(dense_twin))
     renderer, weighted = items(base, tmp_path)
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(folders, "free_bytes", lambda folder: 1000)
     store = job.open_store(cli.CACHE, base, Architecture.of(base.load()), 2)
     with pytest.raises(UserError, match=r"needs .* KiB, 1000 B are free"):
         job.fill_store(store, base, renderer, 2, 99, [item.example for item in weighted])
