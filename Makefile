@@ -156,7 +156,7 @@ export: $(READY) ## the deployed model in Hugging Face's layout, for llama.cpp: 
 report: $(READY) ## receipts -> report; only reads, never trains
 	$(report)
 
-$(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call set,data)) | $(READY)
+$(MANIFEST): $(CONFIGS)/data.yaml $(call ask,$(newer)$(SOURCES)$(call asked,data)) | $(READY)
 	$(prepare) $(call set,data)
 
 ifneq ($(makes),)

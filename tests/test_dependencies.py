@@ -11,6 +11,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from tests.source import LIBRARY, ROOT, TESTS, TOOLS, nodes
 
 CODE = [*LIBRARY, *TOOLS]
@@ -90,3 +92,29 @@ def test_what_is_declared_is_used() -> None:
     constants = [node.value for path in CODE for node in nodes(path) if isinstance(node, ast.Constant)]
     used |= {text for text in constants if isinstance(text, str)} & set(DRAWN_WITH)  # pictures and fonts
     assert declared("dev", "demo") - {dist for name in used for dist in distributions(name)} == set()
+
+
+def test_what_a_locked_package_needs_here_is_locked() -> None:
+    """Setup installs the lock and resolves nothing."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    pins = [Requirement(line) for line in re.findall(r"^([\w.-]+==[^\\\n]+)", text, re.M)]
+    pins = [pin for pin in pins if not pin.marker or pin.marker.evaluate()]
+    lock = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    here = {canonical(dist.name) for dist in metadata.distributions()}
+    waiting = [pin for pin in pins if pin.name in here]
+    assert len(lock) == len(pins) and len(waiting) > 50
+    seen = set[str]()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonical(wanted.name)
+        assert name in lock and wanted.specifier.contains(lock[name], prereleases=True), f"{wanted}: run make lock"
+        if name in here and str(wanted) not in seen:
+            seen.add(str(wanted))
+            waiting += needs(name, {"", *wanted.extras})
+
+
+def needs(name: str, extras: set[str]) -> Iterator[Requirement]:
+    """What an installed distribution requires on this system, with these extras of its own."""
+    for need in map(Requirement, metadata.requires(name) or []):
+        if not need.marker or any(need.marker.evaluate({"extra": extra}) for extra in extras):
+            yield need

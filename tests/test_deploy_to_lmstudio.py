@@ -20,7 +20,7 @@ from medtune import cli, files
 from medtune.demo.random_model import write_twin
 from medtune.deployment import hf_export, proof
 from medtune.deployment.client import Server, with_images
-from medtune.deployment.proof import Verdict, canaries, l3_served, references, stack
+from medtune.deployment.proof import Verdict, canaries, l3_served, references, sentences, stack
 from medtune.deployment.proof.behaviour import kl
 from medtune.model import adapters
 from medtune.model.base import Base
@@ -97,6 +97,7 @@ def test_a_deploy_ends_with_a_proved_folder_and_its_receipt(
     assert len(results["layers"]) == 8 and all(row["share"] > 0.99 for row in results["layers"])
     verdicts = {(row["level"], row["verdict"]) for row in results["proofs"]}
     assert verdicts == {("L0", "passed"), ("L1", "passed"), ("L1", "skipped"), ("L2", "skipped"), ("L3", "skipped")}
+    assert [row["name"] for row in results["proofs"] if row["figures"] and not sentences.figures(row, "zh")] == []
     assert _deploy(run) == 0 and "already done" in capsys.readouterr().out
 
 

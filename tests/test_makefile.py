@@ -217,9 +217,15 @@ def test_a_raw_file_edited_in_place_or_added_anywhere_is_read_again(project: Pat
     (mine / "a: b#c.jsonl").write_text("1")
     age(project / "data", 900)
     make(project, "data", "PROFILE=lora_2000")
-    assert make(project, "data", "PROFILE=lora_2000")[0] == []
+    assert tools(make(project, "train", "PROFILE=lora_2000")[0]) == ["train_final"]
     (mine / "a: b#c.jsonl").write_text("2")
-    assert tools(make(project, "data", "PROFILE=lora_2000")[0]) == ["prepare_data"]
+    assert tools(make(project, "train", "PROFILE=lora_2000")[0])[0] == "prepare_data"
+
+
+def test_a_stage_asked_for_by_its_name_reaches_its_tool_whatever_the_clock_says(project: Path) -> None:
+    make(project, "all")
+    for goal, tool in zip(("data", "train", "test-model", "deploy", "report"), CHAIN, strict=True):
+        assert tools(make(project, goal)[0]) == [tool]
 
 
 def test_another_profile_asks_the_trainer_although_its_files_are_older(project: Path) -> None:
@@ -432,6 +438,7 @@ def test_an_environment_without_pip_is_made_anew(project: Path, bare: dict[str, 
     assert done.returncode == 0, done.stderr
     calls = (project / "calls").read_text().splitlines()
     assert "-m venv --clear .venv" in calls and calls[-1].startswith("-m pip install")
+    assert calls[-2].endswith("--no-deps -r requirements.lock"), "an old pip finds extras in a lock with hashes wrong"
     assert (venv / ".medtune").exists() and not (venv / "pyvenv.cfg").exists(), "nothing of the half is left"
 
 

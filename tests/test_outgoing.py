@@ -16,7 +16,7 @@ import yaml
 from medtune import files
 from medtune.outgoing.chain import Chain
 from medtune.outgoing.watch import PROXIES, Lookout, watching
-from tests.workshop import question, settings_file
+from tests.workshop import DATA_SETTINGS, question, settings_file
 
 PERSON = "zhuge_kongming"  # whose machine it is
 SAID, ANSWERED, FILE, FOLDER, FIELD, LOST = (
@@ -102,18 +102,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, demo_model: Path) -> Iterator
     gate = {"accuracy": -1.0, "warmth": -1.0, "vision": -1.0, "superior": 0, "pass_rate": {}}
     bench = str(Path(__file__).parents[1] / "data" / "bench")
     settings = {
-        "data": {
-            "tokenizer": str(demo_model),
-            "sources": [{"path": str(raw.parent)}],
-            "system_prompt": "",
-            "max_seq_length": 512,
-            "max_image_edge": 256,
-            "valid_fraction": 0.2,
-            "test_fraction": 0.2,
-            "seed": 0,
-            "privacy": "off",
-            "dedup": "off",
-        },
+        "data": DATA_SETTINGS | {"tokenizer": str(demo_model), "sources": [{"path": str(raw.parent)}]},
         "eval": {"bench": bench, "max_tokens": 4, "batch_size": 8, "max_items": 2, "seed": 0, "gate": gate},
         "deploy": {
             "publisher": "medtune",

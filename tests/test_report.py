@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib import font_manager, rcParams
 from PIL import Image
 
 from medtune import cli
@@ -267,6 +268,19 @@ def test_without_a_chinese_font_the_figures_speak_english(
     monkeypatch.setattr(figures.names, "name", lambda word, lang: asked.append(lang) or word)
     figures.draw(gather(run), "zh")
     assert set(asked) == {"en"}
+
+
+@pytest.mark.parametrize(("weights", "wanted"), [((400,), "normal"), ((400, 700), "bold"), ((400, "bold"), "bold")])
+def test_titles_are_bold_where_the_font_has_it(
+    run: Path, real_figures: None, monkeypatch: pytest.MonkeyPatch, weights: tuple[Any, ...], wanted: str
+) -> None:
+    asked: list[Any] = []
+    fonts = [font_manager.FontEntry(name="Some", weight=weight) for weight in weights]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", fonts)
+    monkeypatch.setattr(figures, "chinese_font", lambda: "Some")
+    monkeypatch.setattr(figures, "DRAWINGS", {"x": lambda *_: asked.append(rcParams["axes.titleweight"])})
+    figures.draw(gather(run), "zh")
+    assert asked == [wanted]
 
 
 # --- foreign text

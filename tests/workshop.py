@@ -49,6 +49,17 @@ SETTINGS: dict[str, Any] = {
     "grad_checkpoint": "auto",
 }
 
+DATA_SETTINGS: dict[str, Any] = {  # but for the tokenizer and the sources
+    "system_prompt": "",
+    "max_seq_length": 512,
+    "max_image_edge": 256,
+    "valid_fraction": 0.2,
+    "test_fraction": 0.2,
+    "seed": 0,
+    "privacy": "off",
+    "dedup": "off",
+}
+
 
 def settings_file(path: Path, base_model: Path, **changes: Any) -> Path:
     """A train.yaml for ``base_model``."""
@@ -97,18 +108,7 @@ def write_dataset(folder: Path, model: Path, count: int = 42, images: bool = Tru
 
 def prepared(raw: Path, model: Path, out: Path) -> Path:
     """The data set ``out`` that the tool makes of the folder ``raw``."""
-    settings = {
-        "tokenizer": str(model),
-        "sources": [],
-        "system_prompt": "",
-        "max_seq_length": 512,
-        "max_image_edge": 256,
-        "valid_fraction": 0.2,
-        "test_fraction": 0.2,
-        "seed": 0,
-        "privacy": "off",
-        "dedup": "off",
-    }
+    settings = DATA_SETTINGS | {"tokenizer": str(model), "sources": []}
     (raw / "data.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     arguments = [str(raw / "records.jsonl"), "--config", str(raw / "data.yaml"), "--out", str(out)]
     with redirect_stdout(StringIO()):

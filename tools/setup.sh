@@ -46,10 +46,10 @@ if ! whole; then
 fi
 
 if command -v uv >/dev/null; then
-  uv pip install --quiet --python "$venv/bin/python" -r requirements.lock
+  uv pip install --quiet --python "$venv/bin/python" --no-deps -r requirements.lock
   uv pip install --quiet --python "$venv/bin/python" --no-deps --editable .
 else
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 fi
 echo "$sums" > "$ready"

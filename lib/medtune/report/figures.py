@@ -95,6 +95,8 @@ def draw(facts: Facts, lang: Lang) -> dict[str, tuple[bytes, str]]:
     spoken: Lang = lang if lang == "en" or font else "en"  # without a font, English labels and no boxes
     families = [font, "DejaVu Sans"] if font else ["DejaVu Sans"]
     style: dict[Any, Any] = {**STYLE, "font.family": families}
+    if not _has_bold(families[0]):
+        style["axes.titleweight"] = "normal"  # else matplotlib says on the screen that it has none
     with matplotlib.rc_context(style):
         drawn = {name: drawing(facts, Labels(spoken)) for name, drawing in DRAWINGS.items()}
         return {name: _rendered(figure) for name, figure in drawn.items() if figure is not None}
@@ -108,6 +110,11 @@ def chinese_font() -> str | None:
         if family in known and font_manager.get_font(known[family]).get_char_index(ord("损")):
             return family
     return None
+
+
+def _has_bold(family: str) -> bool:
+    named = [entry.weight for entry in font_manager.fontManager.ttflist if entry.name == family]
+    return any(font_manager.weight_dict.get(str(weight), weight) == 700 for weight in named)
 
 
 def loss(facts: Facts, say: Labels) -> Figure | None:

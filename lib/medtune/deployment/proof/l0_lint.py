@@ -8,6 +8,7 @@ from medtune.i18n import Words
 
 NAME: Words = {"en": "files", "zh": "文件"}
 AFTER_COMMIT = False
+FIGURES: Words = {"en": "{problems} problems", "zh": "{problems} 个问题"}
 SENTENCES: dict[str, Words] = {
     **lint.SENTENCES,
     "not_the_bases": {"en": "{file}: not the base's own", "zh": "{file}：不是基础模型自己的"},
